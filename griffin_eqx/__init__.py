@@ -1,0 +1,1 @@
+"""griffin_eqx: language models that mix information over time in different ways, in Equinox and JAX."""

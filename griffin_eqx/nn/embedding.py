@@ -1,0 +1,41 @@
+"""The embedding matrix, which is also the output matrix."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from griffin_eqx.nn.init import normal
+
+ROW_MULTIPLE = 128
+"""Rows are rounded up to this, so that every mesh can split them; the filler is masked and not counted."""
+
+
+class Embedding(eqx.Module):
+    """Tied input and output embedding.
+
+    Attributes:
+      weight: One row a token, rounded up to a multiple of 128 rows; rows from `vocab_size` on are filler.
+      vocab_size: Number of tokens.
+    """
+
+    weight: Float[Array, "vocab_rows width"]
+    vocab_size: int = eqx.field(static=True)
+
+    @classmethod
+    def init(
+        cls, vocab_size: int, width: int, *, dtype: Any = jnp.float32, key: PRNGKeyArray
+    ) -> "Embedding":
+        """Draws rows of variance `1 / width`; the filler is zero and stays so."""
+        rows = -(-vocab_size // ROW_MULTIPLE) * ROW_MULTIPLE
+        weight = normal(key, (rows, width), 1 / width, dtype)
+        return cls(weight.at[vocab_size:].set(0), vocab_size)
+
+    def encode(self, tokens: Int[Array, " seq_len"], dtype: Any) -> Float[Array, "seq_len width"]:
+        """Looks tokens up; ids outside of the vocabulary are the caller's error and give row 0 or the last."""
+        return self.weight.at[tokens].get(mode="clip").astype(dtype)
+
+    def decode(self, hidden: Float[Array, "*leading width"]) -> Float[Array, "*leading vocab_size"]:
+        """Scores every token: the product with the matrix, filler left out."""
+        return (hidden @ self.weight.astype(hidden.dtype).T)[..., : self.vocab_size]

@@ -1,0 +1,91 @@
+"""The public function: checks its arguments, chooses an implementation, runs it."""
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from griffin_kernels.linear_scan.planar import Planar
+from griffin_kernels.linear_scan.vjp import differentiable_scan
+
+Implementation = Literal["reference", "xla", "associative"]
+IMPLEMENTATIONS: tuple[str, ...] = get_args(Implementation)
+
+
+def linear_scan(
+    x: Float[Array, "*batch seq_len width"] | Planar,
+    a: Float[Array, "*batch seq_len width"] | Planar,
+    h0: Float[Array, "*batch width"] | Planar | None = None,
+    reset: Bool[Array, "*batch seq_len"] | None = None,
+    *,
+    reverse: bool = False,
+    implementation: Implementation | None = None,
+) -> tuple[Array | Planar, Array | Planar]:
+    """Runs the diagonal linear recurrence `h_t = a_t * h_{t-1} + x_t` over time.
+
+    This is equation (4) of Griffin (De et al., 2024, arXiv:2402.19427) with the gated, normalised input
+    `sqrt(1 - a_t**2) * (i_t * x_t)` already folded into `x`; with `Planar` pairs, equation (13).
+
+    Args:
+      x: Gated input, one row per token, any real floating dtype; or a `Planar` pair of such arrays.
+      a: Decay per token and channel; shape and dtype as `x`.
+      h0: State before the first token in the running direction, in `promote_types(x.dtype, float32)`.
+        Zeros when None.
+      reset: True where a token starts a document: the state entering it, `h0` and any NaN included, is
+        dropped by selection.
+      reverse: Runs from the last token to the first; `h_last` is then the state at token 0.
+      implementation: `reference`, `xla` or `associative`; that one runs or raises. None chooses.
+
+    Returns:
+      `(h, h_last)`: all states in the dtype of `x`; the last one in `promote_types(x.dtype, float32)`,
+      ready to be passed back as `h0` for the next chunk. With no tokens: empty, and `h0`.
+
+    Raises:
+      TypeError: If an array has a complex or integer dtype.
+      ValueError: If shapes or dtypes differ, or `implementation` is unknown.
+
+    >>> h, h_last = linear_scan(jnp.ones((3, 1)), jnp.full((3, 1), 0.5))
+    >>> h[:, 0].tolist(), h_last.tolist()
+    ([1.0, 1.5, 1.75], [1.75])
+    """
+    leaf = _check(x, a, h0, reset)
+    if implementation is not None and implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"linear_scan has no {implementation=}: choose one of {', '.join(IMPLEMENTATIONS)}, or None."
+        )
+    wide = jnp.promote_types(leaf.dtype, jnp.float32)
+    if h0 is None:
+        zeros = jnp.zeros(leaf.shape[:-2] + leaf.shape[-1:], wide)
+        h0 = Planar(zeros, zeros) if isinstance(x, Planar) else zeros
+    else:
+        h0 = jax.tree.map(lambda z: z.astype(wide), h0)
+    return differentiable_scan(x, a, h0, reset, reverse, implementation or "xla")
+
+
+def _check(x, a, h0, reset) -> Array:
+    """Raises for anything but arrays that fit together; returns a leaf of `x`."""
+    kinds = {isinstance(z, Planar) for z in (x, a, h0) if z is not None}
+    if len(kinds) > 1:
+        raise ValueError("linear_scan needs x, a and h0 to be all real arrays or all Planar pairs.")
+    for name, z in (("x", x), ("a", a), ("h0", h0)):
+        for leaf in jax.tree.leaves(z):
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                advice = " Pass a Planar(re, im) pair." if jnp.iscomplexobj(leaf) else ""
+                raise TypeError(f"linear_scan needs real floating arrays: got {name} of dtype {leaf.dtype}.{advice}")
+    leaf = jax.tree.leaves(x)[0]
+    if leaf.ndim < 2:
+        raise ValueError(f"linear_scan needs x of shape [..., seq_len, width]: got {leaf.shape}.")
+    for other in jax.tree.leaves((x, a)):
+        if other.shape != leaf.shape or other.dtype != leaf.dtype:
+            raise ValueError(
+                f"linear_scan needs x and a of one shape and dtype: got x {leaf.shape} {leaf.dtype} and a "
+                f"{other.shape} {other.dtype}. Did lru_width change between the gate and the input?"
+            )
+    state_shape = leaf.shape[:-2] + leaf.shape[-1:]
+    for other in jax.tree.leaves(h0):
+        if other.shape != state_shape:
+            raise ValueError(f"linear_scan needs h0 of shape {state_shape}: got {other.shape}.")
+    if reset is not None and reset.shape != leaf.shape[:-1]:
+        raise ValueError(f"linear_scan needs reset of shape {leaf.shape[:-1]}: got {reset.shape}.")
+    return leaf

@@ -1,0 +1,96 @@
+"""The public functions: attention within a chunk, attention to cached keys, and their merge."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from griffin_kernels.local_attention.xla import blockwise_attention, choose_block
+
+
+def local_attention(
+    q: Float[Array, "seq_len num_heads head_dim"],
+    k: Float[Array, "seq_len kv_heads head_dim"],
+    v: Float[Array, "seq_len kv_heads head_dim"],
+    lookback: Int[Array, " seq_len"],
+    *,
+    window_size: int,
+) -> tuple[Float[Array, "seq_len num_heads head_dim"], Float[Array, "seq_len num_heads"]]:
+    """Computes causal softmax attention of token t over the keys `t - lookback[t] .. t`.
+
+    Costs time and memory proportional to `seq_len * window_size`, forward and backward. Scores, softmax
+    and sums are in `promote_types(dtype, float32)`.
+
+    Args:
+      q: Queries, rotated already. Head h reads key head `h // (num_heads // kv_heads)`.
+      k: Keys.
+      v: Values.
+      lookback: How many earlier tokens each query sees, 0 to `window_size - 1`.
+      window_size: Number of keys a token sees at most, itself included.
+
+    Returns:
+      `(out, lse)`: the mixed values in the dtype of `q`, and the log of each softmax denominator in
+      `promote_types(dtype, float32)`, with which `merge` joins results over further keys.
+
+    Raises:
+      ValueError: If `num_heads` is no multiple of `kv_heads` or `window_size` is below 1.
+
+    >>> q = jnp.zeros((2, 1, 4))
+    >>> v = jnp.arange(8.0).reshape(2, 1, 4)
+    >>> local_attention(q, q, v, jnp.arange(2), window_size=2)[0][:, 0, 0].tolist()
+    [0.0, 2.0]
+    """
+    _check_heads(q, k)
+    if window_size < 1:
+        raise ValueError(f"local_attention needs a window of at least the token itself: got {window_size=}.")
+    seq_len = q.shape[0]
+    if seq_len == 0:
+        return q, jnp.zeros(q.shape[:2], jnp.promote_types(q.dtype, jnp.float32))
+    window_size = min(window_size, seq_len)
+    return blockwise_attention(q, k, v, lookback, window_size, choose_block(seq_len, window_size))
+
+
+def cached_attention(
+    q: Float[Array, "seq_len num_heads head_dim"],
+    k: Float[Array, "slots kv_heads head_dim"],
+    v: Float[Array, "slots kv_heads head_dim"],
+    visible: Bool[Array, "seq_len slots"],
+) -> tuple[Float[Array, "seq_len num_heads head_dim"], Float[Array, "seq_len num_heads"]]:
+    """Computes softmax attention over the cached keys that each query may see, possibly none.
+
+    Returns:
+      `(out, lse)` as `local_attention`; where nothing is visible `out` is 0 and `lse` is -inf.
+    """
+    _check_heads(q, k)
+    seq_len, num_heads, head_dim = q.shape
+    wide = jnp.promote_types(q.dtype, jnp.float32)
+    grouped = q.reshape(seq_len, k.shape[1], -1, head_dim)
+    score = jnp.einsum("tkgd,skd->tkgs", grouped, k, preferred_element_type=wide) * head_dim**-0.5
+    visible = visible[:, None, None, :]
+    score = jnp.where(visible, score, -jnp.inf)
+    # A row with no visible key has the maximum -inf: 0 in its place keeps values and derivatives finite.
+    top = score.max(-1, keepdims=True, initial=-jnp.inf)
+    top = jnp.where(jnp.isfinite(top), top, 0)
+    weight = jnp.where(visible, jnp.exp(score - top), 0)
+    total = weight.sum(-1, keepdims=True)
+    out = jnp.einsum("tkgs,skd->tkgd", weight.astype(v.dtype), v, preferred_element_type=wide)
+    some = total > 0
+    safe = jnp.where(some, total, 1)
+    out = jnp.where(some, out / safe, 0).astype(q.dtype)
+    lse = jnp.where(some, top + jnp.log(safe), -jnp.inf)
+    return out.reshape(q.shape), lse.reshape(seq_len, num_heads)
+
+
+def merge(
+    first: tuple[Float[Array, "seq_len num_heads head_dim"], Float[Array, "seq_len num_heads"]],
+    second: tuple[Float[Array, "seq_len num_heads head_dim"], Float[Array, "seq_len num_heads"]],
+) -> Float[Array, "seq_len num_heads head_dim"]:
+    """Joins attention over two disjoint sets of keys; each query sees at least one key of `first`."""
+    (out_1, lse_1), (out_2, lse_2) = first, second
+    # The share of the second set, exactly 0 where its lse is -inf, and so is its derivative.
+    none = jnp.isneginf(lse_2)
+    share = jnp.where(none, 0, 1 / (1 + jnp.exp(lse_1 - jnp.where(none, 0, lse_2))))[..., None]
+    return (out_1 + share * (out_2 - out_1).astype(share.dtype)).astype(out_1.dtype)
+
+
+def _check_heads(q, k):
+    if q.shape[1] % k.shape[1]:
+        raise ValueError(f"num_heads must be a multiple of kv_heads: got {q.shape[1]} and {k.shape[1]}.")
