@@ -1,1 +1,102 @@
-"""griffin_eqx: language models that mix information over time in different ways, in Equinox and JAX."""
+"""griffin_eqx: language models that mix information over time in different ways, in Equinox and JAX.
+
+This is the contents page: every public name, imported when it is first used, so that help and patterns never
+wait for JAX. Sub-modules (`gx.registry`, `gx.presets`, ...) come the same way.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from griffin_eqx import presets as presets
+    from griffin_eqx import registry as registry
+    from griffin_eqx.block import AbstractBlock as AbstractBlock
+    from griffin_eqx.block import Dims as Dims
+    from griffin_eqx.block import SequenceLayout as SequenceLayout
+    from griffin_eqx.block import refuse_positions_beyond as refuse_positions_beyond
+    from griffin_eqx.block import resolve_layout as resolve_layout
+    from griffin_eqx.config import Config as Config
+    from griffin_eqx.errors import ConfigError as ConfigError
+    from griffin_eqx.errors import GriffinError as GriffinError
+    from griffin_eqx.errors import OptionError as OptionError
+    from griffin_eqx.model import LanguageModel as LanguageModel
+    from griffin_eqx.model import capture as capture
+    from griffin_eqx.pattern import Pattern as Pattern
+    from griffin_eqx.pattern import PatternError as PatternError
+    from griffin_eqx.presets import preset as preset
+    from griffin_eqx.sampling.generate import generate as generate
+    from griffin_eqx.summary import ModelSummary as ModelSummary
+    from griffin_eqx.summary import describe as describe
+    from griffin_eqx.taps import tap as tap
+    from griffin_eqx.training.load import Loaded as Loaded
+    from griffin_eqx.training.load import load as load
+    from griffin_eqx.training.loop import train as train
+    from griffin_eqx.verify import check_block as check_block
+    from griffin_eqx.verify import law_tests as law_tests
+
+_HOMES = {
+    "AbstractBlock": "block",
+    "Config": "config",
+    "ConfigError": "errors",
+    "Dims": "block",
+    "GriffinError": "errors",
+    "LanguageModel": "model",
+    "Loaded": "training.load",
+    "ModelSummary": "summary",
+    "OptionError": "errors",
+    "Pattern": "pattern",
+    "PatternError": "pattern",
+    "SequenceLayout": "block",
+    "capture": "model",
+    "check_block": "verify",
+    "describe": "summary",
+    "generate": "sampling.generate",
+    "law_tests": "verify",
+    "load": "training.load",
+    "preset": "presets",
+    "refuse_positions_beyond": "block",
+    "resolve_layout": "block",
+    "tap": "taps",
+    "train": "training.loop",
+}
+
+__all__ = [
+    "AbstractBlock",
+    "Config",
+    "ConfigError",
+    "Dims",
+    "GriffinError",
+    "LanguageModel",
+    "Loaded",
+    "ModelSummary",
+    "OptionError",
+    "Pattern",
+    "PatternError",
+    "SequenceLayout",
+    "capture",
+    "check_block",
+    "describe",
+    "generate",
+    "law_tests",
+    "load",
+    "preset",
+    "refuse_positions_beyond",
+    "resolve_layout",
+    "tap",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module, util
+
+    if name in _HOMES:
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    if not name.startswith("_") and util.find_spec(f"{__name__}.{name}"):
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

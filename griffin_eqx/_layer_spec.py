@@ -7,6 +7,8 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from griffin_eqx.errors import GriffinError
+
 MAX_LAYERS = 10_000
 MAX_TEXT = 100_000
 MAX_DEPTH = 64
@@ -20,7 +22,7 @@ EXAMPLE = "write for example (rg_lru rg_lru local_mqa)@26"
 _WINDOW = 70  # columns of a pattern that an error shows
 
 
-class PatternError(ValueError):
+class PatternError(GriffinError, ValueError):
     """Something is wrong at one place of a pattern. `str` shows the place with a caret and says what to do.
 
     Attributes:

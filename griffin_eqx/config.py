@@ -1,6 +1,7 @@
 """The configuration of a run as frozen Structs, and its TOML form. Imports no JAX."""
 
 import hashlib
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,9 @@ Positive = Annotated[int, Meta(ge=1)]
 Natural = Annotated[int, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Meta(ge=0.0)]
+
+# tomllib takes quadratic time for the parts of a key: a minute for 100 kB of `a.a.a.a`.
+_DEEP_KEY = re.compile(r"""(?<![\w.-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){32}""")
 
 
 class _Base(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,12 +71,14 @@ class DataConfig(_Base):
       seq_len: Tokens in a row of a batch.
       batch_size: Rows in a batch.
       carry: Continue documents across batches: the cache is handed on, gradients stop at its border.
+      carry_max_seq_len: Longest document a carried cache must hold; it sizes the cache of global attention.
     """
 
     corpus: str = "shakespeare"
     seq_len: Positive = 256
     batch_size: Positive = 16
     carry: bool = False
+    carry_max_seq_len: Positive = 1_048_576
 
 
 class OptimizerConfig(_Base):
@@ -157,6 +163,8 @@ def loads(text: str, *, where: str = "config") -> Config:
     Raises:
       ConfigError: If it is no TOML, or a key, type or value is wrong; the message names the key.
     """
+    if _DEEP_KEY.search(text):
+        raise ConfigError(f"{where}: a dotted key has more than 32 parts.\nA key has four at most here.")
     try:
         tree = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:

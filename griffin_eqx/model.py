@@ -11,11 +11,12 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from griffin_eqx import registry
 from griffin_eqx.block import AbstractBlock, Cache, Dims, SequenceLayout, resolve_layout
-from griffin_eqx.capture import recording, tap
 from griffin_eqx.config import ModelConfig
 from griffin_eqx.errors import ConfigError
 from griffin_eqx.nn import Embedding, GatedMLP, Policy, RMSNorm
+from griffin_eqx.nn.rows import PRODUCTS
 from griffin_eqx.pattern import Pattern
+from griffin_eqx.taps import recording, tap
 
 Remat = Literal["none", "dots", "full"]
 
@@ -199,10 +200,20 @@ def _apply(layer, x, layout, cache, *, names):
 def _rematerialised(apply, remat: Remat, prevent_cse: bool):
     if remat == "none":
         return apply
-    policies = jax.checkpoint_policies
-    kernels = policies.save_only_these_names("linear_scan", "local_attention")
-    policy = policies.save_from_both_policies(policies.dots_saveable, kernels) if remat == "dots" else None
+    policy = _SAVES_PRODUCTS if remat == "dots" else None
     return eqx.filter_checkpoint(apply, policy=policy, prevent_cse=prevent_cse)
+
+
+def _saves_layer_products(primitive, *_, **__):
+    return primitive in PRODUCTS
+
+
+_SAVES_PRODUCTS = jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_saveable, _saves_layer_products
+    ),
+    jax.checkpoint_policies.save_only_these_names("linear_scan", "local_attention"),
+)
 
 
 class LanguageModel(eqx.Module):

@@ -87,7 +87,7 @@ class Registry:
     def refresh(self) -> None:
         """Looks at the installed distributions again."""
         self.__dict__.pop("_found", None)
-        importlib.metadata.MetadataPathFinder.invalidate_caches()
+        importlib.invalidate_caches()
 
     def add(self, block: "type[AbstractBlock]") -> "type[AbstractBlock]":
         """Registers a class under its `name` and `aliases`, for this process. Usable as a decorator.

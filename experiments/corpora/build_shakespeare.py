@@ -76,9 +76,7 @@ def direction(match: re.Match[str]) -> str:
     Within a line of verse the source marks not a direction but a word that editors supplied; it stays, bare.
     """
     words = match["words"].strip().removeprefix("[").removesuffix("]").strip()
-    words = re.sub(
-        r"(?<=\w) 's\b", "'s", words
-    )  # the source parts names from their genitive: RICHMOND 's tent
+    words = re.sub(r"(?<=\w) 's\b", "'s", words)  # the source has RICHMOND 's tent
     starts_line = match.start() == 0 or match.string[match.start() - 1] == "\n"
     return f"({words})" if starts_line else words
 

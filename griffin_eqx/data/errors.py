@@ -1,7 +1,9 @@
 """The one exception of this package."""
 
+from griffin_eqx.errors import GriffinError
 
-class DataError(Exception):
+
+class DataError(GriffinError):
     """Data that cannot be used: unknown, missing, damaged, or too little.
 
     Its text has three lines, which the command line shows as they are: what is wrong, where, what to do.
@@ -11,6 +13,8 @@ class DataError(Exception):
       in notes.txt
       Give a file with text in it.
     """
+
+    exit_code = 3
 
     def __init__(self, what: str, *, where: str, hint: str):
         super().__init__(f"{what}\n  {where}\n  {hint}")

@@ -53,12 +53,12 @@ class CausalConv1D(eqx.Module):
         before = jnp.zeros((conv_width - 1, width), x.dtype) if history is None else history.astype(x.dtype)
         extended = jnp.concatenate([before, x])
         weight = self.weight.astype(x.dtype)
-        y = weight[0] * x
+        y = weight[:1] * x
         for k in range(1, conv_width):
             earlier = extended[conv_width - 1 - k : conv_width - 1 - k + seq_len]
-            y = y + jnp.where((layout.positions >= k)[:, None], weight[k] * earlier, 0)
+            y = y + jnp.where((layout.positions >= k)[:, None], weight[k : k + 1] * earlier, 0)
         if self.bias is not None:
-            y = y + self.bias.astype(x.dtype)
+            y = y + self.bias.astype(x.dtype)[None]
         if history is None:
             return y, None
         return y, self._next_history(extended, layout, history.dtype)

@@ -18,7 +18,7 @@ def log_decay(
       a_param: The parameter Lambda of equation (3), `a = sigmoid(Lambda)`.
       c: The constant of equation (3), 8 in the paper.
     """
-    return c * gate * jax.nn.log_sigmoid(a_param.astype(gate.dtype))
+    return c * gate * jax.nn.log_sigmoid(a_param.astype(gate.dtype))[None]
 
 
 @jax.custom_jvp

@@ -4,9 +4,11 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from griffin_eqx.nn.init import normal
+from griffin_eqx.nn.rows import block_matmul, rows_matmul
 
 
 class Linear(eqx.Module):
@@ -40,8 +42,8 @@ class Linear(eqx.Module):
 
     def __call__(self, x: Float[Array, "*leading in_features"]) -> Float[Array, "*leading out_features"]:
         """Applies the layer."""
-        y = x @ self.weight.astype(x.dtype)
-        return y if self.bias is None else y + self.bias.astype(x.dtype)
+        y = rows_matmul(x, self.weight.astype(x.dtype))
+        return y if self.bias is None else y + jnp.broadcast_to(self.bias.astype(x.dtype), y.shape)
 
 
 class BlockDiagonalLinear(eqx.Module):
@@ -72,14 +74,8 @@ class BlockDiagonalLinear(eqx.Module):
     def __call__(self, x: Float[Array, "seq_len in_features"]) -> Float[Array, "seq_len out_features"]:
         """Applies the layer; the result is in `promote_types(x.dtype, float32)`, ready for a gate.
 
-        The products run in the dtype of `x`; sums and bias do not.
+        The products run in the dtype of `x`; the bias is added after the cast.
         """
-        blocks, block_in, _ = self.weight.shape
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        y = jnp.einsum(
-            "tgi,gio->tgo",
-            x.reshape(-1, blocks, block_in),
-            self.weight.astype(x.dtype),
-            preferred_element_type=wide,
-        )
-        return (y + self.bias.astype(wide)).reshape(x.shape[0], -1)
+        wide = np.promote_types(x.dtype, jnp.float32)
+        y = block_matmul(x, self.weight.astype(x.dtype)).astype(wide)
+        return y + self.bias.astype(wide).reshape(1, -1)

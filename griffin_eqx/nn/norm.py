@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -23,6 +24,6 @@ class RMSNorm(eqx.Module):
 
     def __call__(self, x: Float[Array, "seq_len width"]) -> Float[Array, "seq_len width"]:
         """Normalises each token."""
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = x.astype(np.promote_types(x.dtype, jnp.float32))
         inverse = jax.lax.rsqrt(jnp.mean(jnp.square(wide), -1, keepdims=True) + 1e-6)
-        return (wide * inverse * (1 + self.scale.astype(wide.dtype))).astype(x.dtype)
+        return (wide * inverse * (1 + self.scale.astype(wide.dtype))[None]).astype(x.dtype)

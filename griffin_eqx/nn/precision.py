@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from griffin_eqx.errors import ConfigError
 
@@ -42,7 +43,7 @@ class Policy:
                 )
             chosen[_PARTS[part]] = _DTYPES[dtype]
         policy = cls(**chosen)
-        needed = jnp.promote_types(policy.compute, jnp.float32)
+        needed = np.promote_types(policy.compute, jnp.float32)
         if "state" not in chosen:
             policy = dataclasses.replace(policy, state=needed)
         if policy.state != needed:

@@ -1,6 +1,7 @@
 """Rotary position embedding."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 
@@ -27,9 +28,9 @@ def rotate(
     half = int(x.shape[-1] * fraction) // 2
     if half == 0:
         return x
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = np.promote_types(x.dtype, jnp.float32)
     frequency = base ** (-jnp.arange(half, dtype=wide) / half)
-    angle = positions.astype(wide)[:, None, None] * frequency
+    angle = positions.astype(wide)[:, None, None] * frequency[None, None]
     sin, cos = jnp.sin(angle), jnp.cos(angle)
     first, second = x[..., :half].astype(wide), x[..., half : 2 * half].astype(wide)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1).astype(x.dtype)

@@ -16,8 +16,8 @@ from griffin_eqx.block import (
     refuse_positions_beyond,
     resolve_layout,
 )
-from griffin_eqx.capture import tap
 from griffin_eqx.nn import Linear, rotate
+from griffin_eqx.taps import tap
 
 
 class AttentionCache(eqx.Module):

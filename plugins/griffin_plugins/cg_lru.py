@@ -6,12 +6,13 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from griffin_kernels.linear_scan import Planar, linear_scan
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from griffin_eqx.block import AbstractBlock, CacheGrowth, Dims, SequenceLayout, resolve_layout
-from griffin_eqx.capture import tap
 from griffin_eqx.nn import BlockDiagonalLinear, CausalConv1D, Linear, input_multiplier, log_decay
+from griffin_eqx.taps import tap
 from griffin_plugins.rg_lru import RecurrentOptions, init_a_param, resolve_widths
 
 
@@ -93,12 +94,16 @@ class CGLRUBlock(AbstractBlock):
         cache: ComplexRecurrentCache | None = None,
     ) -> tuple[Float[Array, "seq_len width"], ComplexRecurrentCache | None]:
         """Mixes information over time; see `AbstractBlock.__call__`."""
+        padded = layout is not None
         layout = resolve_layout(x.shape[0], layout, cache)
+        if padded:
+            # Huge values would overflow in the gated branch and turn its zero gradients into NaN.
+            x = jnp.where(layout.valid[:, None], x, 0)
         u, conv = self.conv(self.into_lru(x), layout, None if cache is None else cache.conv)
         recurrence_gate = tap("recurrence_gate", jax.nn.sigmoid(self.recurrence_gate(u)))
         input_gate = tap("input_gate", jax.nn.sigmoid(self.input_gate(u)))
         log_a = tap("log_a", log_decay(recurrence_gate, self.a_param, self.c))
-        phase = tap("phase", self.c * recurrence_gate * self.theta.astype(log_a.dtype))
+        phase = tap("phase", self.c * recurrence_gate * self.theta.astype(log_a.dtype)[None])
         valid, reset = layout.valid[:, None], layout.reset[:, None]
         scale = jnp.where(valid, jnp.where(reset, 1, input_multiplier(log_a)) * input_gate, 0)
         u_re, u_im = jnp.split(u.astype(log_a.dtype), 2, axis=-1)
@@ -116,7 +121,7 @@ class CGLRUBlock(AbstractBlock):
 
     def init_cache(self, max_seq_len: int, dtype: Any) -> ComplexRecurrentCache:
         """An empty cache; its size does not depend on `max_seq_len`."""
-        zeros = jnp.zeros(self.a_param.shape, jnp.promote_types(dtype, jnp.float32))
+        zeros = jnp.zeros(self.a_param.shape, np.promote_types(dtype, jnp.float32))
         return ComplexRecurrentCache(self.conv.init_history(dtype), zeros, zeros)
 
     def flops(self, seq_len: int) -> int:

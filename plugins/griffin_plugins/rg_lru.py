@@ -6,12 +6,13 @@ from typing import Any, ClassVar, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from griffin_kernels.linear_scan import linear_scan
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from griffin_eqx.block import AbstractBlock, CacheGrowth, Dims, OptionError, SequenceLayout, resolve_layout
-from griffin_eqx.capture import tap
 from griffin_eqx.nn import BlockDiagonalLinear, CausalConv1D, Linear, input_multiplier, log_decay
+from griffin_eqx.taps import tap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +137,11 @@ class RGLRUBlock(AbstractBlock):
         cache: RecurrentCache | None = None,
     ) -> tuple[Float[Array, "seq_len width"], RecurrentCache | None]:
         """Mixes information over time; see `AbstractBlock.__call__`."""
+        padded = layout is not None
         layout = resolve_layout(x.shape[0], layout, cache)
+        if padded:
+            # Huge values would overflow in the gated branch and turn its zero gradients into NaN.
+            x = jnp.where(layout.valid[:, None], x, 0)
         u, conv = self.conv(self.into_lru(x), layout, None if cache is None else cache.conv)
         recurrence_gate = tap("recurrence_gate", jax.nn.sigmoid(self.recurrence_gate(u)))
         input_gate = tap("input_gate", jax.nn.sigmoid(self.input_gate(u)))
@@ -154,7 +159,7 @@ class RGLRUBlock(AbstractBlock):
 
     def init_cache(self, max_seq_len: int, dtype: Any) -> RecurrentCache:
         """An empty cache; its size does not depend on `max_seq_len`."""
-        state_dtype = jnp.promote_types(dtype, jnp.float32)
+        state_dtype = np.promote_types(dtype, jnp.float32)
         return RecurrentCache(self.conv.init_history(dtype), jnp.zeros(self.a_param.shape, state_dtype))
 
     def flops(self, seq_len: int) -> int:

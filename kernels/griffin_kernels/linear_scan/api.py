@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from griffin_kernels.linear_scan.planar import Planar
@@ -54,7 +55,7 @@ def linear_scan(
         raise ValueError(
             f"linear_scan has no {implementation=}: choose one of {', '.join(IMPLEMENTATIONS)}, or None."
         )
-    wide = jnp.promote_types(leaf.dtype, jnp.float32)
+    wide = np.promote_types(leaf.dtype, jnp.float32)
     if h0 is None:
         zeros = jnp.zeros(leaf.shape[:-2] + leaf.shape[-1:], wide)
         h0 = Planar(zeros, zeros) if isinstance(x, Planar) else zeros

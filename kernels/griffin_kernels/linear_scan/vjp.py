@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from griffin_kernels.linear_scan import associative, reference, xla
@@ -14,7 +15,7 @@ SCANS = {"reference": reference.scan, "xla": xla.scan, "associative": associativ
 
 def _wide(tree):
     """Casts to the accumulation dtype: at least float32."""
-    return jax.tree.map(lambda z: z.astype(jnp.promote_types(z.dtype, jnp.float32)), tree)
+    return jax.tree.map(lambda z: z.astype(np.promote_types(z.dtype, jnp.float32)), tree)
 
 
 def _like(tree, target):

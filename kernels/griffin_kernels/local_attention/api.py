@@ -1,6 +1,7 @@
 """The public functions: attention within a chunk, attention to cached keys, and their merge."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from griffin_kernels.local_attention.xla import blockwise_attention, choose_block
@@ -43,7 +44,7 @@ def local_attention(
         raise ValueError(f"local_attention needs a window of at least the token itself: got {window_size=}.")
     seq_len = q.shape[0]
     if seq_len == 0:
-        return q, jnp.zeros(q.shape[:2], jnp.promote_types(q.dtype, jnp.float32))
+        return q, jnp.zeros(q.shape[:2], np.promote_types(q.dtype, jnp.float32))
     window_size = min(window_size, seq_len)
     return blockwise_attention(q, k, v, lookback, window_size, choose_block(seq_len, window_size))
 
@@ -61,7 +62,7 @@ def cached_attention(
     """
     _check_heads(q, k)
     seq_len, num_heads, head_dim = q.shape
-    wide = jnp.promote_types(q.dtype, jnp.float32)
+    wide = np.promote_types(q.dtype, jnp.float32)
     grouped = q.reshape(seq_len, k.shape[1], -1, head_dim)
     score = jnp.einsum("tkgd,skd->tkgs", grouped, k, preferred_element_type=wide) * head_dim**-0.5
     visible = visible[:, None, None, :]
@@ -88,7 +89,8 @@ def merge(
     # The share of the second set, exactly 0 where its lse is -inf, and so is its derivative.
     none = jnp.isneginf(lse_2)
     share = jnp.where(none, 0, 1 / (1 + jnp.exp(lse_1 - jnp.where(none, 0, lse_2))))[..., None]
-    return (out_1 + share * (out_2 - out_1).astype(share.dtype)).astype(out_1.dtype)
+    wide_1, wide_2 = out_1.astype(share.dtype), out_2.astype(share.dtype)
+    return (wide_1 + share * (wide_2 - wide_1)).astype(out_1.dtype)
 
 
 def _check_heads(q, k):

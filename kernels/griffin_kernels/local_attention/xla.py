@@ -63,7 +63,7 @@ def _blocks(q, k, v, lookback, block):
 def _scores(q_i, k_j, i, j, lookback_i):
     """Scaled scores of one pair of blocks in float32 and which of them are visible."""
     block, rows = k_j.shape[1], q_i.shape[1]
-    score = jnp.einsum("krd,kjd->krj", q_i, k_j, preferred_element_type=jnp.promote_types(q_i.dtype, jnp.float32))
+    score = jnp.einsum("krd,kjd->krj", q_i, k_j, preferred_element_type=np.promote_types(q_i.dtype, jnp.float32))
     back = (i - j) * block + jnp.arange(block)[:, None] - jnp.arange(block)[None, :]
     visible = (back >= 0) & (back <= lookback_i[:, None])
     visible = jnp.broadcast_to(visible[:, None, :], (block, rows // block, block)).reshape(1, rows, block)
@@ -76,7 +76,7 @@ def blockwise_attention(q, k, v, lookback, window_size, block):
     seq_len, heads, _ = q.shape
     group = heads // k.shape[1]
     q_b, k_b, v_b, lookback_b = _blocks(q, k, v, lookback, block)
-    wide = jnp.promote_types(q.dtype, jnp.float32)
+    wide = np.promote_types(q.dtype, jnp.float32)
 
     def step(carry, pair):
         out, top, total = carry

@@ -1,0 +1,50 @@
+"""Command-line arguments as dataclasses: fields are options, docstrings their help. Imports no JAX."""
+
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from griffin_eqx.cli import CODE_FROM_OUTSIDE
+
+Switches = TypeVar("Switches")
+
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
+"""An option without a value: given or not."""
+
+Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
+"""An option that may be left out, and its value."""
+
+Number = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
+"""A number that may be left out."""
+
+
+def parse(
+    switches: type[Switches],
+    argv: list[str],
+    *,
+    prog: str,
+    default: Switches | None = None,
+    registry: Any = None,
+) -> Switches:
+    """Reads arguments into a dataclass; its docstring is the help.
+
+    Args:
+      switches: A dataclass with an `Attributes:` section.
+      argv: The arguments.
+      prog: The command as a user types it.
+      default: Defaults other than those of the dataclass.
+      registry: How to read types that tyro does not know.
+
+    Raises:
+      SystemExit: With 2, after the mistake and near misses were printed; with 0 after `--help`.
+    """
+    summary = (switches.__doc__ or "").partition("Attributes:")[0].strip()
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    return tyro.cli(
+        switches,
+        args=argv,
+        prog=prog,
+        description=f"{summary}\n\n{CODE_FROM_OUTSIDE}",
+        registry=registry,
+        **given,
+    )

@@ -1,0 +1,44 @@
+"""`griffin train`: trains a model; the same command again goes on with it."""
+
+import dataclasses
+import sys
+
+from griffin_eqx.cli import INTERRUPTED
+from griffin_eqx.cli.arguments import Flag, Text
+from griffin_eqx.cli.configure import ModelSwitches, configure
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(ModelSwitches):
+    """Train a model. The same command goes on where it stopped; Ctrl-C saves and stops, twice stops now.
+
+    Attributes:
+      run_dir: The run directory; runs/NAME when left out.
+      name: The run's name under runs/; preset and digest of the configuration when left out.
+      quiet: Print nothing.
+      debug_nan: Stop at the first loss that is not finite, and name the layer that it comes from.
+      profile: Record a few steps with JAX's profiler, in profile/ of the run directory.
+    """
+
+    run_dir: Text = None
+    name: Text = None
+    quiet: Flag = False
+    debug_nan: Flag = False
+    profile: Flag = False
+
+
+def run(argv: list[str]) -> int:
+    """Runs the command."""
+    config, switches = configure(argv, Train, prog="griffin train")
+    from griffin_eqx.training.loop import train
+
+    result = train(
+        config,
+        run_dir=switches.run_dir,
+        name=switches.name,
+        quiet=switches.quiet,
+        debug_nan=switches.debug_nan,
+        profile=switches.profile,
+    )
+    sys.stdout.flush()
+    return 0 if result.finished else INTERRUPTED

@@ -1,0 +1,110 @@
+"""Cross-entropy of a tied output matrix without the logits of all tokens in memory at once."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+_CHUNK_ELEMENTS = 2**24
+"""Logits held at once: 64 MiB of float32. Smaller chunks would read and write the gradient more often."""
+
+
+def token_nll(
+    hidden: Float[Array, "tokens width"],
+    weight: Float[Array, "vocab_rows width"],
+    targets: Int[Array, " tokens"],
+    *,
+    vocab_size: int,
+    soft_cap: float = 0.0,
+) -> Float[Array, " tokens"]:
+    """Negative log-likelihood of each target in nats, float32; 0 where the target is negative.
+
+    Args:
+      hidden: What the output matrix scores, in the compute dtype; sums are float32.
+      weight: The output matrix; rows from `vocab_size` on are filler and never predicted.
+      targets: Ids, negative where there is nothing to predict.
+      vocab_size: Number of tokens.
+      soft_cap: Logits become `soft_cap * tanh(logits / soft_cap)`; 0 is off.
+    """
+
+    def one(chunk):
+        score, nll = _score(*chunk, weight.astype(hidden.dtype), vocab_size, soft_cap)[1:]
+        del score
+        return nll
+
+    return jax.lax.map(one, _chunks(hidden, targets, weight.shape[0])).reshape(-1)[: hidden.shape[0]]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def summed_nll(
+    hidden: Float[Array, "tokens width"],
+    weight: Float[Array, "vocab_rows width"],
+    targets: Int[Array, " tokens"],
+    vocab_size: int,
+    soft_cap: float = 0.0,
+) -> Float[Array, ""]:
+    """The sum of `token_nll` over all tokens, made to be differentiated.
+
+    Its derivative is worked out on the way forward, chunk by chunk: the sum is a scalar, so that the
+    gradient is known up to a factor, and neither are logits kept nor products done twice.
+    """
+    return token_nll(hidden, weight, targets, vocab_size=vocab_size, soft_cap=soft_cap).sum()
+
+
+def _forward(hidden, weight, targets, vocab_size, soft_cap):
+    tokens, width = hidden.shape
+    narrow = weight.astype(hidden.dtype)
+
+    def step(carry, chunk):
+        total, dweight = carry
+        chunk_hidden, chunk_targets = chunk
+        slope, score, nll = _score(chunk_hidden, chunk_targets, narrow, vocab_size, soft_cap)
+        real = chunk_targets >= 0
+        # d nll / d logits = softmax - one hot of the target.
+        top = score.max(-1, keepdims=True)
+        weights = jnp.exp(score - top)
+        hit = jnp.arange(score.shape[1]) == chunk_targets[:, None]
+        dscore = jnp.where(real[:, None], weights / weights.sum(-1, keepdims=True) - hit, 0)
+        dscore = (dscore if slope is None else dscore * slope).astype(hidden.dtype)
+        dhidden = jnp.matmul(dscore, narrow, preferred_element_type=jnp.float32)
+        dweight = dweight + jnp.matmul(dscore.T, chunk_hidden, preferred_element_type=jnp.float32)
+        return (total + nll.sum(), dweight), dhidden.astype(hidden.dtype)
+
+    start = (jnp.zeros((), jnp.promote_types(hidden.dtype, jnp.float32)), jnp.zeros(weight.shape, jnp.float32))
+    (total, dweight), dhidden = jax.lax.scan(step, start, _chunks(hidden, targets, weight.shape[0]))
+    return total, (dhidden.reshape(-1, width)[:tokens], dweight.astype(weight.dtype))
+
+
+def _backward(vocab_size, soft_cap, residuals, cotangent):
+    dhidden, dweight = residuals
+    return (dhidden * cotangent).astype(dhidden.dtype), (dweight * cotangent).astype(dweight.dtype), None
+
+
+summed_nll.defvjp(_forward, _backward)
+
+
+def _chunks(hidden, targets, vocab_rows):
+    """Tokens cut into equal chunks, the last one filled up with nothing to predict."""
+    tokens = hidden.shape[0]
+    count = max(1, math.ceil(tokens * vocab_rows / _CHUNK_ELEMENTS))
+    size = math.ceil(tokens / count)
+    pad = count * size - tokens
+    hidden = jnp.pad(hidden, ((0, pad), (0, 0))).reshape(count, size, -1)
+    return hidden, jnp.pad(targets, (0, pad), constant_values=-1).reshape(count, size)
+
+
+def _score(hidden, targets, weight, vocab_size, soft_cap):
+    """`(slope of the cap or None, masked scores, nll)` of one chunk, in float32 or wider."""
+    wide = jnp.promote_types(hidden.dtype, jnp.float32)
+    score = jnp.matmul(hidden, weight.T, preferred_element_type=wide)
+    slope = None
+    if soft_cap:
+        bent = jnp.tanh(score / soft_cap)
+        slope, score = 1 - jnp.square(bent), soft_cap * bent
+    if vocab_size < weight.shape[0]:
+        score = jnp.where(jnp.arange(weight.shape[0]) < vocab_size, score, -jnp.inf)
+    picked = jnp.take_along_axis(score, jnp.maximum(targets, 0)[:, None], axis=-1)[:, 0]
+    nll = jnp.where(targets >= 0, jax.nn.logsumexp(score, axis=-1) - picked, 0)
+    return slope, score, nll

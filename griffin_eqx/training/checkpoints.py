@@ -1,0 +1,313 @@
+"""Checkpoints: Orbax writes them, atomically and beside the training; fingerprints tell damage.
+
+A checkpoint is a folder named by its step, of three items: `model`, `progress` (all else of the training
+state) and `description`, a JSON object that says what the other two must hold. Orbax has no check of content:
+a flipped bit comes back as a wrong weight. So the description has the SHA-256 of every array, and of itself.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+import orbax.checkpoint as ocp
+
+from griffin_eqx.config import Config, ModelConfig
+from griffin_eqx.errors import CheckpointError
+from griffin_eqx.training.differences import differences
+from griffin_eqx.training.naming import Arrays, flatten, specs, unflatten
+from griffin_eqx.training.step import TrainState
+
+FORMAT = 1
+"""Version of the layout described above. A newer program reads older ones."""
+
+MODEL, PROGRESS, DESCRIPTION = "model", "progress", "description"
+
+
+class Leaf(msgspec.Struct, frozen=True):
+    """What an array must be."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    sha256: str
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How far a run has come, apart from its arrays.
+
+    Attributes:
+      skipped: Updates skipped so far because loss or gradient were not finite.
+      best_step: The step of the best evaluation.
+      best_bits_per_byte: Its validation bits per byte.
+      last_bits_per_byte: Those of the last evaluation.
+    """
+
+    skipped: int = 0
+    best_step: int | None = None
+    best_bits_per_byte: float | None = None
+    last_bits_per_byte: float | None = None
+
+
+class Description(msgspec.Struct, frozen=True):
+    """What a checkpoint says of itself.
+
+    Attributes:
+      format: Version of the layout.
+      step: Batches seen.
+      model: The model's configuration, its pattern resolved.
+      standing: How far the run had come.
+      leaves: Every array by name.
+      digest: SHA-256 of all of the above as JSON.
+    """
+
+    format: int
+    step: int
+    model: ModelConfig
+    standing: Standing
+    leaves: dict[str, Leaf]
+    digest: str = ""
+
+    def signed(self) -> "Description":
+        """The same with its digest."""
+        return msgspec.structs.replace(self, digest=self._sha256())
+
+    def is_whole(self) -> bool:
+        """Whether the digest is right."""
+        return self.digest == self._sha256()
+
+    def _sha256(self) -> str:
+        unsigned = msgspec.structs.replace(self, digest="")
+        return hashlib.sha256(msgspec.json.encode(unsigned, order="deterministic")).hexdigest()
+
+
+class Checkpoints:
+    """Writes the checkpoints of a run, and keeps the newest ones and the best.
+
+    Saving goes on in the background; leaving the `with` block waits for it.
+
+    Args:
+      directory: Where they are; it exists.
+      keep: How many of the newest stay, beside the best.
+    """
+
+    def __init__(self, directory: Path, *, keep: int):
+        self.directory = directory
+        self._keep = keep
+        self._best: int | None = None
+        self._saving: int | None = None
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self,
+            # Folders that a killed process left half-written: only those with Orbax's mark in their name.
+            cleanup_tmp_directories=True,
+            create=False,
+        )
+        with _explained("the folder of checkpoints cannot be used", directory):
+            self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        with _explained(_UNWRITTEN, self.directory, hint=_ROOM):
+            self._manager.close()
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Tells Orbax which steps stay; a folder that was not made here always does."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        ours = [step for step in steps if step == self._saving or _is_ours(self.directory / str(step))]
+        stay = {*sorted(ours)[-self._keep :], self._best}
+        return [step in stay or step not in ours for step in steps]
+
+    def save(self, state: TrainState, config: Config, standing: Standing) -> None:
+        """Starts to save; does nothing where this step is saved already.
+
+        Raises:
+          CheckpointError: If this save or the one before failed.
+        """
+        step = int(state.step)
+        self.check()
+        if step in steps(self.directory):
+            return
+        self._best, self._saving = standing.best_step, step
+        named = flatten(state)
+        description = Description(FORMAT, step, config.model, standing, _leaves(named)).signed()
+        # Orbax refuses empty arrays, and there is nothing in them to lose.
+        full = {name: array for name, array in named.items() if array.size}
+        model = {name: array for name, array in full.items() if _item(name) == MODEL}
+        progress = {name: array for name, array in full.items() if _item(name) == PROGRESS}
+        with _explained(_UNWRITTEN, self.directory / str(step), hint=_ROOM):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    model=ocp.args.PyTreeSave(model),
+                    progress=ocp.args.PyTreeSave(progress),
+                    description=ocp.args.JsonSave(msgspec.to_builtins(description)),
+                ),
+                force=True,
+            )
+
+    def check(self) -> None:
+        """Raises what went wrong in the background.
+
+        Raises:
+          CheckpointError: If a save failed.
+        """
+        with _explained(_UNWRITTEN, self.directory, hint=_ROOM):
+            self._manager.check_for_errors()
+
+    def wait(self) -> None:
+        """Waits until all is written.
+
+        Raises:
+          CheckpointError: If a save failed.
+        """
+        with _explained(_UNWRITTEN, self.directory, hint=_ROOM):
+            self._manager.wait_until_finished()
+
+
+def steps(directory: Path) -> list[int]:
+    """The steps that have a checkpoint, ascending."""
+    if not directory.is_dir():
+        return []
+    return sorted(int(path.name) for path in directory.iterdir() if re.fullmatch(r"0|[1-9]\d*", path.name))
+
+
+def describe(directory: Path, step: int) -> Description:
+    """Reads what a checkpoint says of itself; no arrays.
+
+    Raises:
+      CheckpointError: If it is missing, damaged, or written by a newer program.
+    """
+    where = directory / str(step)
+    if not where.is_dir():
+        there = ", ".join(map(str, steps(directory))) or "none"
+        raise CheckpointError(f"There is no checkpoint of step {step}.\n  {where}\n  There are: {there}.")
+    with _explained(_DAMAGED, where / DESCRIPTION, hint=_CURE):
+        path = (where / DESCRIPTION).absolute()
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            tree = reader.restore(path)
+        version = tree["format"]
+        if isinstance(version, int) and version > FORMAT:
+            raise CheckpointError(
+                f"The checkpoint was written by a newer griffin_eqx, in format {version}.\n  {where}\n"
+                f"  This one reads formats up to {FORMAT}: update griffin_eqx."
+            )
+        description = msgspec.convert(tree, Description)
+        if not description.is_whole():
+            raise ValueError("it differs from its fingerprint")
+        if description.step != step:
+            raise ValueError(f"it is of step {description.step}")
+    return description
+
+
+def restore(directory: Path, step: int, template: Any, model: ModelConfig) -> Any:
+    """Reads a training state, or a part of it, and checks every array.
+
+    Args:
+      directory: The run's `checkpoints` folder.
+      step: Which one.
+      template: A `TrainState` of `jax.ShapeDtypeStruct`s, or `{"model": model}` for the weights alone.
+      model: The configuration that the template was made from.
+
+    Returns:
+      The template with its arrays, on the default device.
+
+    Raises:
+      CheckpointError: If the checkpoint is missing, damaged, or of another model.
+    """
+    where = directory / str(step)
+    description = describe(directory, step)
+    if changed := differences(description.model, model, prefix="model."):
+        raise CheckpointError(_of_another_model(where, changed))
+    wanted = specs(template)
+    parts = {_item(name) for name in wanted}
+    leaves = {name: leaf for name, leaf in description.leaves.items() if _item(name) in parts}
+    if changed := _mismatch(leaves, wanted):
+        raise CheckpointError(_of_another_model(where, changed))
+    named = {name: np.empty(spec.shape, spec.dtype) for name, spec in wanted.items() if 0 in spec.shape}
+    for part in sorted(parts):
+        with _explained(_DAMAGED, where / part, hint=_CURE):
+            named |= _read(
+                where / part, [name for name in wanted if _item(name) == part and name not in named]
+            )
+    found = _leaves(named)
+    for name, leaf in leaves.items():
+        if found.get(name) != leaf:
+            raise CheckpointError(
+                f"The checkpoint is damaged: {name} differs from its fingerprint.\n"
+                f"  {where / _item(name)}\n  {_CURE}"
+            )
+    # A copy: the step writes into the buffers of its state, which must not be NumPy's.
+    return jax.tree.map(
+        lambda leaf: jnp.array(leaf, copy=True) if isinstance(leaf, np.ndarray) else leaf,
+        unflatten(template, named),
+    )
+
+
+_UNWRITTEN = "A checkpoint could not be written, so the run stops."
+_ROOM = "Is there room on the disk, and may it be written to? The checkpoints before it are whole."
+_DAMAGED = "The checkpoint is damaged or incomplete."
+_CURE = "Copy it again, or delete that step's folder to go on from the checkpoint before it."
+
+
+@contextmanager
+def _explained(
+    what: str, where: Path, *, hint: str = "Is it a folder, and may it be written to?"
+) -> Iterator[None]:
+    """Turns whatever a library raises over files into a `CheckpointError` that names the place."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        raise CheckpointError(
+            f"{what}\n  {where}: {type(error).__name__}: {reason[:200]}\n  {hint}"
+        ) from error
+
+
+def _of_another_model(where: Path, changed: list[str]) -> str:
+    shown = changed[:8] + ([f"and {len(changed) - 8} more"] if len(changed) > 8 else [])
+    lines = "\n  ".join(shown)
+    hint = "Give that configuration, or another run directory."
+    return f"The checkpoint is of another model.\n  {where}\n  {lines}\n  {hint}"
+
+
+def _mismatch(leaves: dict[str, Leaf], wanted: dict[str, jax.ShapeDtypeStruct]) -> list[str]:
+    there = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in leaves.items()}
+    asked = {name: f"{spec.dtype}{list(spec.shape)}" for name, spec in wanted.items()}
+    return [
+        f"{name}: {there.get(name, 'nothing')} there, {asked.get(name, 'nothing')} asked for"
+        for name in sorted({*there, *asked})
+        if there.get(name) != asked.get(name)
+    ]
+
+
+def _read(path: Path, names: list[str]) -> Arrays:
+    arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        return reader.restore(path.absolute(), args=ocp.args.PyTreeRestore(restore_args=arguments))
+
+
+def _leaves(named: Arrays) -> dict[str, Leaf]:
+    def leaf(array: np.ndarray) -> Leaf:
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        return Leaf(tuple(array.shape), str(array.dtype), hashlib.sha256(data.data).hexdigest())
+
+    with ThreadPoolExecutor() as pool:  # hashlib lets other threads run
+        return dict(zip(named, pool.map(leaf, named.values()), strict=True))
+
+
+def _item(name: str) -> str:
+    return MODEL if name.startswith(f"{MODEL}.") else PROGRESS
+
+
+def _is_ours(folder: Path) -> bool:
+    return not folder.is_symlink() and (folder / DESCRIPTION).is_dir() and (folder / MODEL).is_dir()

@@ -1,0 +1,374 @@
+"""The training loop: batches in, a run directory out; stopped and taken up again without a trace."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import msgspec
+
+from griffin_eqx import presets
+from griffin_eqx.config import Config
+from griffin_eqx.cpu_memory import keep_freed_memory
+from griffin_eqx.data import (
+    ByteTokenizer,
+    Corpus,
+    EvalLoader,
+    Tokenizer,
+    TrainLoader,
+    encode_documents,
+    load_corpus,
+    num_bytes,
+)
+from griffin_eqx.errors import DivergedError
+from griffin_eqx.model import LanguageModel
+from griffin_eqx.sampling import generate
+from griffin_eqx.training import checkpoints
+from griffin_eqx.training import run_directory as layout
+from griffin_eqx.training.checkpoints import Checkpoints, Standing
+from griffin_eqx.training.diagnose import first_not_finite
+from griffin_eqx.training.environment import environment
+from griffin_eqx.training.evaluation import evaluate
+from griffin_eqx.training.metrics import MetricsWriter
+from griffin_eqx.training.objective import TokenBatch
+from griffin_eqx.training.optimizer import learning_rate
+from griffin_eqx.training.profiling import Profiler
+from griffin_eqx.training.progress import Clock, Progress
+from griffin_eqx.training.resolve import resolve
+from griffin_eqx.training.step import Metrics, TrainState, init_state, make_step
+from griffin_eqx.training.stopping import asked_to_stop
+
+_SAMPLE_TOKENS, _SAMPLE_TEMPERATURE = 400, 0.8
+
+
+class Result(NamedTuple):
+    """What a run came to.
+
+    Attributes:
+      run_dir: Its directory.
+      step: Batches seen.
+      finished: Whether it reached the last step; otherwise the same call goes on with it.
+      best_bits_per_byte: Validation bits per byte of the best evaluation; None before the first.
+      last_bits_per_byte: Those of the last evaluation.
+      tokens_per_second: Training speed, evaluations and saves left out; None when nothing was trained.
+      compile_seconds: Time to compile the step; 0 when nothing was trained.
+    """
+
+    run_dir: Path
+    step: int
+    finished: bool
+    best_bits_per_byte: float | None
+    last_bits_per_byte: float | None
+    tokens_per_second: float | None
+    compile_seconds: float
+
+
+def train(
+    config: Config | None = None,
+    *,
+    run_dir: str | Path | None = None,
+    name: str | None = None,
+    quiet: bool = False,
+    debug_nan: bool = False,
+    profile: bool = False,
+    stop: Callable[[int], bool] | None = None,
+) -> Result:
+    """Trains a model, or goes on where the same call stopped.
+
+    On one version of everything and one kind of machine the weights, the optimizer and the metrics are the
+    same bits whether a run was interrupted or not. The first SIGINT or SIGTERM finishes the step and saves.
+
+    Args:
+      config: The run; the default preset when None.
+      run_dir: Its directory; `runs/NAME` when None.
+      name: Its name under `runs/`; the preset's and the configuration's digest when None.
+      quiet: Print nothing.
+      debug_nan: Stop at the first loss that is not finite and say which layer it comes from.
+      profile: Record a few steps with JAX's profiler, into `profile/` of the run directory.
+      stop: Asked before the first step and after every one, with the number of steps done; True saves and
+        returns.
+
+    Returns:
+      The result; of a finished run, without training.
+
+    Raises:
+      ConfigError, PatternError: If the configuration is wrong.
+      DataError: If the text is.
+      RunError: If the run directory cannot be used: taken, of another configuration, not writable.
+      CheckpointError: If a checkpoint is damaged or cannot be written.
+      DivergedError: If too many updates in a row were skipped because loss or gradient were not finite.
+    """
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
+    tokenizer = ByteTokenizer()
+    config = resolve(config or presets.preset(presets.DEFAULT), tokenizer)
+    path = layout.place(config, run_dir=run_dir, name=name)
+    corpus = load_corpus(config.data.corpus)
+    data = _Data(config, corpus, tokenizer)
+    with (
+        asked_to_stop() as asked,
+        layout.claimed(path, config, environment(config, corpus, tokenizer)),
+        Progress(config.train.steps, quiet=quiet) as progress,
+        Checkpoints(path / layout.CHECKPOINTS, keep=config.train.keep_checkpoints) as saved,
+    ):
+        run = _Run(config, path, data, saved, progress, debug_nan=debug_nan)
+        profiler = Profiler(path / layout.PROFILE if profile else None)
+        return run.go(profiler, lambda step: asked() or (stop is not None and stop(step)))
+
+
+class _Data:
+    """The batches of a run, on the device."""
+
+    def __init__(self, config: Config, corpus: Corpus, tokenizer: Tokenizer):
+        data = config.data
+        self.tokenizer = tokenizer
+        sizes = {"seq_len": data.seq_len, "batch_size": data.batch_size, "carry": data.carry}
+        self.train = TrainLoader(
+            encode_documents(corpus.splits["train"], tokenizer), seed=config.train.seed, **sizes
+        )
+        self.validation = EvalLoader(
+            encode_documents(corpus.splits["validation"], tokenizer),
+            max_tokens=config.train.eval_tokens or None,
+            **sizes,
+        )
+
+    def batch(self, step: int) -> tuple[TokenBatch, jax.Array, int]:
+        """`(batch, continues, bytes of text among the targets)`."""
+        batch = self.train.batch(step)
+        device = TokenBatch(*map(jnp.asarray, batch))
+        return device, jnp.asarray(self.train.continues(step)), num_bytes(batch.targets)
+
+
+class _Pending(NamedTuple):
+    """A step that the device may still be at."""
+
+    step: int
+    metrics: Metrics
+    num_bytes: int
+
+
+class _Run:
+    """One session with a run directory."""
+
+    def __init__(
+        self,
+        config: Config,
+        path: Path,
+        data: _Data,
+        saved: Checkpoints,
+        progress: Progress,
+        *,
+        debug_nan: bool,
+    ):
+        self.config = config
+        self.path = path
+        self.data = data
+        self.saved = saved
+        self.progress = progress
+        self.max_skipped = 0 if debug_nan else config.train.max_skipped
+        self.step = 0
+        self.standing = Standing()
+        if there := checkpoints.steps(saved.directory):
+            self.step = there[-1]
+            self.standing = checkpoints.describe(saved.directory, self.step).standing
+        self.first_step = self.step
+        self.skipped_in_a_row = 0
+        self.compile_seconds = 0.0
+        self.clock = Clock()
+        self.seconds = 0.0
+        self.logged = (self.step, 0.0)
+        """Step and clock at the last line of metrics."""
+        self.tokens_a_step = config.data.batch_size * config.data.seq_len
+        self.schedule = jax.jit(learning_rate(config.optimizer, config.train.steps))
+
+    def go(self, profiler: Profiler, stop: Callable[[int], bool]) -> Result:
+        """Trains from where the directory stands until the end, or until `stop`."""
+        steps = self.config.train.steps
+        sample = self.path / layout.SAMPLES / f"{steps}.txt"
+        self.progress.say(f"{self.path}: step {self.step:,} of {steps:,}")
+        model = None
+        if self.step < steps:
+            state = self.restored()
+            self.skipped_in_a_row = int(state.skipped)
+            with MetricsWriter(self.path / layout.METRICS, step=self.step) as self.metrics, profiler:
+                model = self.trained(state, profiler, stop)
+            self.saved.wait()
+        finished = self.step == steps
+        if finished and not sample.exists():
+            layout.replace_file(sample, self.sampled(model or self.restored().model).encode())
+        trained = self.step - self.first_step
+        result = Result(
+            self.path,
+            self.step,
+            finished,
+            self.standing.best_bits_per_byte,
+            self.standing.last_bits_per_byte,
+            trained * self.tokens_a_step / self.seconds if trained else None,
+            self.compile_seconds,
+        )
+        self.tell(result, sample)
+        return result
+
+    def restored(self) -> TrainState:
+        """The state of the newest checkpoint, or a fresh one."""
+        key = jax.random.key(self.config.train.seed)
+        if self.step == 0:
+            return init_state(self.config, key=key)
+        template = eqx.filter_eval_shape(lambda: init_state(self.config, key=key))
+        return checkpoints.restore(self.saved.directory, self.step, template, self.config.model)
+
+    def trained(self, state: TrainState, profiler: Profiler, stop: Callable[[int], bool]) -> LanguageModel:
+        """Steps, evaluations and saves."""
+        config = self.config.train
+        batch, continues, size = self.data.batch(self.step)
+        self.progress.say("compiling the training step ...")
+        started = time.monotonic()
+        step = make_step(self.config).compile(state, batch, continues)
+        self.schedule(0)
+        self.compile_seconds = time.monotonic() - started
+        self.progress.say(f"... took {self.compile_seconds:.1f} s")
+        self.clock = Clock()
+        pending: list[_Pending] = []
+        stopping = stop(self.step)
+        while self.step < config.steps and not stopping:
+            profiler.before(self.step - self.first_step)
+            state, metrics = step(state, batch, continues)
+            self.step += 1
+            pending.append(_Pending(self.step, metrics, size))
+            last = self.step == config.steps
+            if not last:  # cut the next batch while the device computes
+                batch, continues, size = self.data.batch(self.step)
+            stopping = stop(self.step)
+            evaluating = last or _due(config.eval_every, self.step)
+            saving = last or stopping or _due(config.checkpoint_every, self.step)
+            # The host stays one step behind: enough to keep the device busy, and a signal is heard after a
+            # step. But where one more skip ends the run it waits, for no other step may hide that skip or
+            # change the weights that it happened with.
+            while len(pending) > (not (evaluating or saving or self.skipped_in_a_row >= self.max_skipped)):
+                self.settle(pending.pop(0))
+            if self.skipped_in_a_row > self.max_skipped:
+                raise self.diverged(state)
+            if evaluating or saving:
+                with self.clock.paused():
+                    better = evaluating and self.evaluated(state.model)
+                    if saving or better:
+                        self.saved.save(state, self.config, self.standing)
+            self.saved.check()
+        self.seconds = self.clock.seconds
+        return state.model
+
+    def settle(self, pending: _Pending) -> None:
+        """Waits for a step and writes down what it reports."""
+        step, config = pending.step, self.config
+        metrics: Metrics = jax.device_get(pending.metrics)
+        loss = float(metrics.nll) / max(int(metrics.targets), 1)
+        grad_norm = float(metrics.grad_norm)
+        bits = float(metrics.nll) / math.log(2) / pending.num_bytes if pending.num_bytes else None
+        updates = step - 1 - self.standing.skipped
+        if metrics.finite:
+            self.skipped_in_a_row = 0
+        else:
+            self.skipped_in_a_row += 1
+            self.standing = msgspec.structs.replace(self.standing, skipped=self.standing.skipped + 1)
+            self.metrics.write("skipped", step, {"batch": step - 1, "loss": loss, "grad_norm": grad_norm})
+            self.progress.say(f"step {step:,}: loss or gradient is not finite, update skipped")
+        seconds = self.clock.seconds
+        logged_step, logged_seconds = self.logged
+        speed = (step - logged_step) * self.tokens_a_step / max(seconds - logged_seconds, 1e-9)
+        if step == config.train.steps or _due(config.train.log_every, step):
+            self.logged = (step, seconds)
+            self.metrics.write(
+                "train",
+                step,
+                {
+                    "loss": loss,
+                    "bits_per_byte": bits,
+                    "grad_norm": grad_norm,
+                    "learning_rate": float(self.schedule(updates)),
+                    "skipped": self.standing.skipped,
+                    "tokens": step * self.tokens_a_step,
+                    "epoch": step * config.data.batch_size / self.data.train.windows_per_epoch,
+                },
+                time={"seconds": seconds, "tokens_per_second": speed},
+            )
+        if self.progress.due():
+            left = (config.train.steps - step) * self.tokens_a_step / speed
+            self.progress.update(step, loss, bits, speed, left)
+
+    def evaluated(self, model: LanguageModel) -> bool:
+        """Evaluates; whether the model is the best so far."""
+        started = time.monotonic()
+        data = self.config.data
+        longest = data.carry_max_seq_len if data.carry else None
+        found = evaluate(model, self.data.validation, carry_max_seq_len=longest)
+        seconds = time.monotonic() - started
+        self.metrics.write("validation", self.step, found._asdict(), time={"seconds": seconds})
+        bits, best = found.bits_per_byte, self.standing.best_bits_per_byte
+        better = math.isfinite(bits) and (best is None or bits < best)
+        self.standing = msgspec.structs.replace(
+            self.standing,
+            last_bits_per_byte=bits,
+            best_bits_per_byte=bits if better else best,
+            best_step=self.step if better else self.standing.best_step,
+        )
+        self.progress.say(
+            f"step {self.step:,}: validation loss {found.loss:.4f}, {bits:.4f} bits/byte"
+            + (", the best so far" if better and best is not None else "")
+        )
+        return better
+
+    def diverged(self, state: TrainState) -> DivergedError:
+        """The error that ends the run, with where it went wrong."""
+        batch, _, _ = self.data.batch(self.step - 1)
+        many = f"{self.skipped_in_a_row} updates in a row" if self.skipped_in_a_row > 1 else "an update"
+        there = checkpoints.steps(self.saved.directory)
+        kept = f"the checkpoint of step {there[-1]} is whole" if there else "there is no checkpoint yet"
+        return DivergedError(
+            f"Training stopped being finite: {many} had to be skipped, up to step {self.step} (data batch "
+            f"{self.step - 1}).\n  {self.path}: {first_not_finite(state.model, batch)}.\n"
+            f"  A lower optimizer.learning_rate or a longer optimizer.warmup_steps often helps; {kept}."
+        )
+
+    def sampled(self, model: LanguageModel) -> str:
+        """Text from the model, from the beginning of a document on."""
+        tokenizer = self.data.tokenizer
+        (tokens,) = generate(
+            model,
+            [[tokenizer.document]],
+            max_new_tokens=_SAMPLE_TOKENS,
+            temperature=_SAMPLE_TEMPERATURE,
+            stop=tokenizer.document,
+            seed=self.config.train.seed,
+        )
+        # The model's vocabulary may be larger than the tokenizer's.
+        return tokenizer.decode([token for token in tokens if token < tokenizer.vocab_size])
+
+    def tell(self, result: Result, sample: Path) -> None:
+        """Prints what came out and what to type next."""
+        say = self.progress.say
+        if not result.finished:
+            config = self.path / layout.CONFIG
+            say(f"stopped at step {result.step:,} of {self.config.train.steps:,}; to go on:")
+            say(f"  griffin train {config} --run-dir {self.path}")
+            return
+        say(f"\n{_printable(sample.read_text(encoding='utf-8'))}\n")
+        last, best = result.last_bits_per_byte, result.best_bits_per_byte
+        if last is not None and best is not None:
+            say(f"validation {last:.4f} bits/byte, best {best:.4f} at step {self.standing.best_step:,}")
+        if result.tokens_per_second is not None:
+            speed = f"{result.tokens_per_second:,.0f} tokens a second"
+            say(f"{speed}, {result.compile_seconds:.1f} s of compiling")
+        say(f"next: griffin sample {self.path}")
+
+
+def _due(every: int, step: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _printable(text: str) -> str:
+    """Text without what would steer a terminal: a model of bytes writes anything."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

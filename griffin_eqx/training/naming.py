@@ -1,0 +1,117 @@
+"""Names for the arrays of a training state, by layer index: what checkpoints are keyed by.
+
+How the stack groups equal layers is private to it, so it must not show in a file. Layer 3 is `layers.3`
+whether its arrays stand alone or are row 1 of a stacked unit, in the model, in the optimizer's moments (which
+are trees like the model) and in the carried cache.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from griffin_eqx.model import Stack
+
+Arrays = dict[str, np.ndarray]
+
+
+class _Place(NamedTuple):
+    """Where a leaf goes: one name, or one a repeat along `axis`."""
+
+    names: tuple[str, ...]
+    axis: int | None
+
+
+def flatten(tree: Any) -> Arrays:
+    """Gives every array of a tree a name, stacked layers apart. The arrays are copies on the host.
+
+    Args:
+      tree: A `TrainState`, or a dictionary with a model: anything with one kind of `Stack` in it.
+
+    Returns:
+      Arrays by name, such as `model.layers.3.temporal.into_lru.weight`.
+    """
+    named: Arrays = {}
+    for leaf, place in zip(jax.tree.leaves(_arrays(tree)), _places(tree), strict=True):
+        # A copy, and no view: the step that comes next is given the buffer to write into.
+        host = np.array(leaf)
+        parts = [host] if place.axis is None else list(np.moveaxis(host, place.axis, 0))
+        named.update(zip(place.names, parts, strict=True))
+    return named
+
+
+def specs(tree: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shape and dtype of what `flatten` would give; works on a tree of `jax.ShapeDtypeStruct`s."""
+    named = {}
+    for leaf, place in zip(jax.tree.leaves(_arrays(tree)), _places(tree), strict=True):
+        shape = tuple(size for axis, size in enumerate(leaf.shape) if axis != place.axis)
+        named.update(dict.fromkeys(place.names, jax.ShapeDtypeStruct(shape, leaf.dtype)))
+    return named
+
+
+def unflatten(template: Any, named: Mapping[str, np.ndarray]) -> Any:
+    """Puts named arrays back into a tree: the inverse of `flatten`.
+
+    Args:
+      template: The tree's structure, of arrays or `jax.ShapeDtypeStruct`s.
+      named: An array for each name in `specs(template)`.
+
+    Returns:
+      The template with NumPy arrays for leaves.
+    """
+    leaves = [
+        named[place.names[0]]
+        if place.axis is None
+        else np.stack([named[name] for name in place.names], place.axis)
+        for place in _places(template)
+    ]
+    arrays, rest = eqx.partition(template, _is_arraylike)
+    return eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), leaves), rest)
+
+
+def _places(tree: Any) -> list[_Place]:
+    """The place of each array, in the order of the leaves."""
+    stack = _stack(tree)
+    starts = np.cumsum(
+        [0, *(len(unit) * repeats for unit, repeats in zip(stack.units, stack.repeats, strict=True))]
+    )
+
+    def place(path: tuple[Any, ...]) -> _Place:
+        keys = [_text(key) for key in path]
+        if keys[0] == "cache":
+            # Every row of the batch has caches of its own: rows first, then the repeats.
+            prefix, rest, axis = keys[:1], 1, 1
+        elif "units" in keys:
+            rest = keys.index("units") + 1
+            prefix, axis = keys[: rest - 2], 0
+        else:
+            return _Place((".".join(keys),), None)
+        run, member = path[rest].idx, path[rest + 1].idx
+        period, repeats = len(stack.units[run]), stack.repeats[run]
+        names = tuple(
+            ".".join([*prefix, "layers", str(starts[run] + repeat * period + member), *keys[rest + 2 :]])
+            for repeat in range(repeats)
+        )
+        return _Place(names, None if repeats == 1 else axis)
+
+    return [place(path) for path, _ in jax.tree_util.tree_leaves_with_path(_arrays(tree))]
+
+
+def _stack(tree: Any) -> Stack:
+    found = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, Stack))
+    return next(node for node in found if isinstance(node, Stack))
+
+
+def _text(key: Any) -> str:
+    """`weight` of `.weight`, `0` of `[0]`, `mu` of `['mu']`."""
+    return jax.tree_util.keystr((key,), simple=True)
+
+
+def _arrays(tree: Any) -> Any:
+    return eqx.filter(tree, _is_arraylike)
+
+
+def _is_arraylike(leaf: Any) -> bool:
+    return eqx.is_array(leaf) or isinstance(leaf, np.ndarray | jax.ShapeDtypeStruct)

@@ -1,0 +1,54 @@
+"""What a law is, as an object that commands, tests and score-boards can list."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.strategies import SearchStrategy
+
+
+@dataclasses.dataclass(frozen=True)
+class Law:
+    """A statement that holds for every input.
+
+    Attributes:
+      name: Its identifier.
+      statement: What it says, as an equation where there is one.
+      tolerance: Why its numbers may differ by as much as they may.
+      cases: The strategy of its inputs.
+      check: Takes what is tested and a case; raises AssertionError with numbers where the law is broken.
+      most: Upper bound of the examples in one run, for a law whose cases are slow.
+    """
+
+    name: str
+    statement: str
+    tolerance: str
+    cases: Callable[[], SearchStrategy[Any]]
+    check: Callable[[Any, Any], None]
+    most: int | None = None
+
+    def hold(self, subject: Any, *, max_examples: int | None = None) -> None:
+        """Tries the law on random cases, as many as the Hypothesis profile says.
+
+        Raises:
+          AssertionError: For the smallest case found that breaks it.
+        """
+        profile = settings()
+        wanted = max_examples or profile.max_examples
+        count = wanted if self.most is None or wanted > 100 else min(self.most, wanted)
+
+        def check(case):
+            self.check(subject, case)
+
+        # Hypothesis tells tests apart by name: its seeds and its database go by it.
+        check.__name__ = check.__qualname__ = f"{self.name}_of_{subject}"
+        # The first case of a shape compiles, which says nothing about the next one.
+        calm = settings(
+            profile,
+            max_examples=count,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+            phases=[phase for phase in profile.phases if phase != Phase.explain],
+        )
+        calm(given(self.cases())(check))()

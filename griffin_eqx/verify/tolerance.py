@@ -1,0 +1,62 @@
+"""How far apart two computations of the same thing may lie. One helper, so that no test invents its own."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def tolerance(dtype: Any, length: int = 1) -> float:
+    """Allowed error relative to the largest value of an array, for two computations in `dtype`.
+
+    `64 * eps * sqrt(length)`. Rounding errors of a sum over `length` tokens are independent and grow like its
+    root; a block chains some ten roundings of values that are a few times larger than its result, and 64
+    leaves the worst of thousands of random cases (10 eps) room to be six times worse. The mistakes that the laws
+    are after change results in their first or second digit.
+    """
+    return 64 * float(jnp.finfo(dtype).eps) * max(1, length) ** 0.5
+
+
+def assert_close(got: Any, want: Any, what: str, *, tol: float) -> None:
+    """Compares two PyTrees of arrays, leaf by leaf, against the largest value of the wanted leaf.
+
+    A leaf is never measured more finely than at a hundredth of the largest value in the whole tree: what is
+    that small beside the rest is a difference of larger numbers and has their rounding errors.
+
+    Args:
+      got: A PyTree of arrays; floating ones are compared in float64, NaN equals nothing.
+      want: A PyTree of the same structure.
+      what: What is compared, for the message.
+      tol: The allowed error relative to the scale; 0 asks for equality.
+
+    Raises:
+      AssertionError: With the place, both numbers and the allowed difference.
+    """
+    wanted = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(want)]
+    found = jax.tree_util.tree_leaves_with_path(got)
+    assert len(found) == len(wanted), f"{what}: got {len(found)} arrays, expected {len(wanted)}"
+    largest = max((np.abs(leaf).max(initial=0.0) for leaf in wanted), default=0.0)
+    for (path, leaf), expected in zip(found, wanted, strict=True):
+        actual = np.asarray(leaf, np.float64)
+        where = what + jax.tree_util.keystr(path)
+        assert actual.shape == expected.shape, f"{where}: shape {actual.shape}, expected {expected.shape}"
+        scale = max(np.abs(expected).max(initial=0.0), 0.01 * largest)
+        with np.errstate(invalid="ignore"):
+            error = np.abs(actual - expected)
+        wrong = ~(error <= tol * scale)
+        if wrong.any():
+            place = np.unravel_index(np.argmax(np.where(wrong, np.nan_to_num(error, nan=np.inf), -1)), error.shape)
+            index = tuple(int(i) for i in place)
+            raise AssertionError(
+                f"{where}: {wrong.sum()} of {wrong.size} values differ, most at {index}: got {actual[index]:.9g}, "
+                f"expected {expected[index]:.9g}, allowed difference {tol * scale:.3g}"
+            )
+
+
+def assert_finite(tree: Any, what: str) -> None:
+    """Raises AssertionError, naming the array and the place, where a value is NaN or infinite."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        wrong = ~np.isfinite(np.asarray(leaf, np.float64))
+        place = tuple(int(i[0]) for i in np.nonzero(wrong)) if wrong.any() else ()
+        assert not wrong.any(), f"{what}{jax.tree_util.keystr(path)}: {wrong.sum()} values not finite, first at {place}"

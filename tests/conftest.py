@@ -1,0 +1,48 @@
+"""Settings for every test: strict promotion, Hypothesis profiles, a compilation cache.
+
+Imports nothing of griffin_eqx: jaxtyping's import hook must come first.
+"""
+
+import os
+
+import jax
+import pytest
+from hypothesis import HealthCheck, settings
+
+PROFILES = ("dev", "ci", "thorough")
+
+# Compilation has no deadline. `ci` gives every run the same cases, so that a red build is red again at home.
+settings.register_profile("dev", max_examples=10, deadline=None)
+settings.register_profile("ci", max_examples=20, deadline=None, derandomize=True, database=None)
+settings.register_profile(
+    "thorough", max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--profile",
+        choices=PROFILES,
+        default=os.environ.get("HYPOTHESIS_PROFILE", "ci"),
+        help="how many random cases a property is tried on; HYPOTHESIS_PROFILE sets it too",
+    )
+
+
+def pytest_configure(config):
+    settings.load_profile(config.getoption("--profile"))
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    if hasattr(config, "cache"):
+        # Laws compile the same small programs in every run.
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--profile") == "thorough":
+        return
+    skip = pytest.mark.skip(reason="thorough: run with --profile thorough")
+    for item in items:
+        if item.get_closest_marker("thorough"):
+            item.add_marker(skip)

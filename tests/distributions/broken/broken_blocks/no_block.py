@@ -1,0 +1,5 @@
+"""Offers something that is no block."""
+
+
+class NoBlock:
+    pass

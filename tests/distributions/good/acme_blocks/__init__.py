@@ -1,0 +1,1 @@
+"""Blocks of another house, used by name alone."""
