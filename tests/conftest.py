@@ -29,7 +29,10 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    settings.load_profile(config.getoption("--profile"))
+    profile = config.getoption("--profile")
+    settings.load_profile(profile)
+    # Arrays are small, programs are many: optimising them takes longer than it saves.
+    jax.config.update("jax_disable_most_optimizations", profile != "thorough")
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
     if hasattr(config, "cache"):

@@ -1,4 +1,4 @@
-"""Configurations survive being written and read, and whatever is no configuration is refused with its place."""
+"""Configurations survive being written and read; whatever is none is refused with its place."""
 
 import math
 import time
@@ -114,14 +114,28 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 def refused_or_read(read, source) -> None:
     try:
         config = read(source)
-    except (ConfigError, PatternError) as error:
-        assert str(error)
-    else:
-        assert isinstance(config, Config)
+    except (ConfigError, PatternError):
+        return
+    assert isinstance(config, Config)
 
 
 TEXT = dumps(presets.preset("griffin-tiny"))
-SCRAPS = ["[", "]", '"', "=", "\n", "\0", "1e999", "-1", "nan", "99999999999999999999", "a.b.c", "[[", "'''", "é"]
+SCRAPS = [
+    "[",
+    "]",
+    '"',
+    "=",
+    "\n",
+    "\0",
+    "1e999",
+    "-1",
+    "nan",
+    "99999999999999999999",
+    "a.b.c",
+    "[[",
+    "'''",
+    "é",
+]
 
 
 @st.composite

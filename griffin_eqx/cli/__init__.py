@@ -92,7 +92,15 @@ def _dispatch(argv: list[str]) -> int:
             registry.add_file(path)
     from importlib import import_module
 
-    return import_module(f"griffin_eqx.cli.{verb}").run(rest)
+    run = import_module(f"griffin_eqx.cli.{verb}").run
+    if not asks_help(rest):
+        return run(rest)
+    try:
+        code = run(rest)
+    except SystemExit as stop:  # how parsers end their help
+        code = int(bool(stop.code))
+    print(f"\n{CODE_FROM_OUTSIDE}")
+    return code
 
 
 def asks_help(argv: list[str]) -> bool:

@@ -4,8 +4,6 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from griffin_eqx.cli import CODE_FROM_OUTSIDE
-
 Switches = TypeVar("Switches")
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
@@ -44,7 +42,7 @@ def parse(
         switches,
         args=argv,
         prog=prog,
-        description=f"{summary}\n\n{CODE_FROM_OUTSIDE}",
+        description=summary,
         registry=registry,
         **given,
     )

@@ -83,7 +83,7 @@ def python() -> Iterator[Finding]:
 def versions() -> Iterator[Finding]:
     """Installed packages against the range that griffin_eqx was tested with."""
     yield Finding("griffin_eqx", True, importlib.metadata.version("griffin_eqx"))
-    ranges = tested_ranges()
+    ranges = supported_ranges()
     for package in PACKAGES:
         wanted = ranges.get(package, "")
         try:
@@ -96,7 +96,7 @@ def versions() -> Iterator[Finding]:
         yield Finding(package, ok, found + advice)
 
 
-def tested_ranges() -> dict[str, str]:
+def supported_ranges() -> dict[str, str]:
     """The version range of each dependency, as griffin_eqx's own metadata has it."""
     required = importlib.metadata.requires("griffin_eqx") or []
     plain = [line for line in required if ";" not in line]

@@ -87,7 +87,7 @@ def _written(unit: tuple[str, ...], repeats: int) -> str:
     return f"{repeats} x ({' '.join(unit)})" if repeats > 1 else " ".join(unit)
 
 
-def si(number: float) -> str:
+def si(number: float | int) -> str:
     """A number with a metric prefix.
 
     >>> si(1_310_720), si(999)
@@ -96,7 +96,7 @@ def si(number: float) -> str:
     return _scaled(number, 1000, ("", "k", "M", "G", "T", "P", "E"))
 
 
-def binary(size: float) -> str:
+def binary(size: float | int) -> str:
     """A size in bytes with a binary prefix.
 
     >>> binary(1536)
@@ -105,7 +105,7 @@ def binary(size: float) -> str:
     return _scaled(size, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
 
 
-def _scaled(number: float, step: int, units: tuple[str, ...]) -> str:
+def _scaled(number: float | int, step: int, units: tuple[str, ...]) -> str:
     power = 0
     while number >= step - 0.5 and power < len(units) - 1:
         number, power = number / step, power + 1

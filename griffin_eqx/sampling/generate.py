@@ -1,13 +1,12 @@
 """Continues prompts: one call of the model over each whole prompt, then one compiled loop, a token a turn."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from griffin_eqx.block import SequenceLayout
 from griffin_eqx.model import LanguageModel
@@ -20,7 +19,7 @@ def generate(
     prompts: Sequence[Sequence[int] | np.ndarray],
     *,
     max_new_tokens: int = 256,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
     top_k: int | None = None,
     stop: int | None = None,
     seed: int = 0,
@@ -55,12 +54,12 @@ def generate(
     tokens = np.zeros((len(rows), _bucket(int(lengths.max()))), np.int32)
     for i, row in enumerate(rows):
         tokens[i, : len(row)] = row
-    keys = jnp.stack([jax.random.key(seed + i) for i in range(len(rows))])
+    seeds = np.array([(seed + i) % 2**32 for i in range(len(rows))], np.uint32)
     written, counts = _generate(
         model,
         jnp.asarray(tokens),
         jnp.asarray(lengths),
-        keys,
+        jnp.asarray(seeds),
         jnp.asarray(temperature, jnp.float32),
         jnp.asarray(-1 if stop is None else stop, jnp.int32),
         jnp.asarray(max_new_tokens, jnp.int32),
@@ -76,7 +75,7 @@ def _generate(
     model: LanguageModel,
     tokens: Int[Array, "batch prompt_len"],
     lengths: Int[Array, " batch"],
-    keys: Any,
+    seeds: UInt32[Array, " batch"],
     temperature: Float[Array, ""],
     stop: Int[Array, ""],
     max_new_tokens: Int[Array, ""],
@@ -85,6 +84,7 @@ def _generate(
 ) -> tuple[Int[Array, "batch room"], Int[Array, " batch"]]:
     """`(written, counts)`: the new tokens of each row, and how many of them count."""
     batch, prompt_len = tokens.shape
+    keys = jax.vmap(jax.random.key)(seeds)
     cache = jax.tree.map(
         lambda z: jnp.broadcast_to(z, (batch, *z.shape)), model.init_cache(prompt_len + room)
     )

@@ -23,6 +23,7 @@ from griffin_eqx.config import Config, ModelConfig
 from griffin_eqx.errors import CheckpointError
 from griffin_eqx.training.differences import differences
 from griffin_eqx.training.naming import Arrays, flatten, specs, unflatten
+from griffin_eqx.training.quiet import ignore_closed_event_loops
 from griffin_eqx.training.step import TrainState
 
 FORMAT = 1
@@ -98,6 +99,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, *, keep: int):
+        ignore_closed_event_loops()
         self.directory = directory
         self._keep = keep
         self._best: int | None = None
@@ -291,6 +293,7 @@ def _mismatch(leaves: dict[str, Leaf], wanted: dict[str, jax.ShapeDtypeStruct]) 
 
 
 def _read(path: Path, names: list[str]) -> Arrays:
+    ignore_closed_event_loops()
     arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         return reader.restore(path.absolute(), args=ocp.args.PyTreeRestore(restore_args=arguments))

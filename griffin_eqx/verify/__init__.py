@@ -1,7 +1,7 @@
 """The verification kit: laws of blocks and scans as property tests. Needs Hypothesis, the extra `verify`.
 
-    from griffin_eqx.verify import law_tests
-    test_my_block = law_tests(MyBlock)
+from griffin_eqx.verify import law_tests
+test_my_block = law_tests(MyBlock)
 """
 
 try:
@@ -13,12 +13,20 @@ except ModuleNotFoundError as _error:
 
 from griffin_eqx.verify.block_laws import (
     BLOCK_LAWS as BLOCK_LAWS,
+)
+from griffin_eqx.verify.block_laws import (
     check_block as check_block,
+)
+from griffin_eqx.verify.block_laws import (
     law_tests as law_tests,
 )
 from griffin_eqx.verify.law import Law as Law
 from griffin_eqx.verify.tolerance import (
     assert_close as assert_close,
+)
+from griffin_eqx.verify.tolerance import (
     assert_finite as assert_finite,
+)
+from griffin_eqx.verify.tolerance import (
     tolerance as tolerance,
 )

@@ -1,6 +1,6 @@
 """The laws of temporal-mixing blocks: all of them, one by one, and as tests."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from griffin_eqx.block import AbstractBlock, Dims
@@ -54,9 +54,13 @@ def check_block(
 
 
 def law_tests(
-    block: type[AbstractBlock], *, options: Any = None, dims: Dims = DIMS
+    block: type[AbstractBlock],
+    *,
+    options: Any = None,
+    dims: Dims = DIMS,
+    laws: Collection[str] = tuple(BLOCK_LAWS),
 ) -> Callable[..., None]:
-    """Makes one pytest test a law: `test_my_block = law_tests(MyBlock)`.
+    """Makes one pytest test for each law: `test_my_block = law_tests(MyBlock)`.
 
     Laws in `block.not_applicable` show up as skipped, with their reason.
 
@@ -64,6 +68,8 @@ def law_tests(
       block: The class.
       options: As for `check_block`.
       dims: As for `check_block`.
+      laws: The names of the laws; all of them unless said otherwise, for further options of a block perhaps
+        those that the options matter to.
 
     Returns:
       A test function, parametrised by the law's name.
@@ -72,7 +78,7 @@ def law_tests(
 
     subject = _subject(block, options, dims)
 
-    @pytest.mark.parametrize("law", list(BLOCK_LAWS))
+    @pytest.mark.parametrize("law", laws)
     def test(law):
         if law in block.not_applicable:
             pytest.skip(f"{block.name}: {law} does not apply: {block.not_applicable[law]}")

@@ -40,8 +40,7 @@ def _loss(arguments: Any, layouts: Any, cotangents: Any) -> Any:
     return inner(cotangents[:2], (y_1, y_2)) + inner(cotangents[2], cache)
 
 
-_gradient = eqx.filter_jit(eqx.filter_grad(_loss))
-_value = eqx.filter_jit(_loss)
+_value_and_gradient = eqx.filter_jit(eqx.filter_value_and_grad(_loss))
 
 
 def _gradients(subject: Subject, case: Case) -> None:
@@ -50,7 +49,7 @@ def _gradients(subject: Subject, case: Case) -> None:
     warm = case.pick
     cache = empty_cache(block)
     if warm:  # The first document goes on from tokens that the cache holds already.
-        _, cache = forward(block, *chunk(subject.tokens(rng, warm), np.arange(warm), 3, rng), cache)
+        _, cache = forward(block, *chunk(subject.tokens(rng, warm), np.arange(warm), HALF, rng), cache)
         positions = positions + warm * (np.arange(case.row.tokens) < case.row.documents[0])
     cut = first.tokens
     given = [
@@ -61,16 +60,17 @@ def _gradients(subject: Subject, case: Case) -> None:
     dys = [subject.tokens(rng, HALF) * np.asarray(layout.valid)[:, None] for layout in layouts]
     cotangents = (*dys, _random_like(cache, rng))
     arguments = (block, xs, cache)
-    single = _gradient(arguments, layouts, cotangents)
+    _, single = _value_and_gradient(arguments, layouts, cotangents)
     assert_finite(single, "gradient of (parameters, x, cache)")
-    direction = _random_like(arguments, rng)
+    direction, step = _random_like(arguments, rng), 1e-6
     arguments, cotangents, direction = _widened((arguments, cotangents, direction))
     with _float64():
-        double = _gradient(arguments, layouts, cotangents)
-        step = 1e-6
-        ahead, behind = (float(_value(_moved(arguments, direction, s), layouts, cotangents)) for s in (step, -step))
-    slope, expected, norm = (ahead - behind) / (2 * step), _dot(direction, double), _dot(double, double) ** 0.5
-    noise = 1e-9 * (abs(ahead) + 1)  # 64-bit rounding of the values over the step
+        (behind, _), (_, double), (ahead, _) = (
+            _value_and_gradient(_moved(arguments, direction, distance), layouts, cotangents)
+            for distance in (-step, 0.0, step)
+        )
+    slope, expected = float(ahead - behind) / (2 * step), _dot(direction, double)
+    norm, noise = _dot(double, double) ** 0.5, 1e-9 * (abs(float(ahead)) + 1)
     assert_close(single, double, "float32 gradient of (parameters, x, cache) against float64", tol=_GRADIENT)
     assert abs(slope - expected) <= 1e-6 * norm + noise, (
         f"derivative along a random direction of (parameters, x, cache): {expected:.12g} by the gradient and "
@@ -108,15 +108,17 @@ def _moved(tree: Any, direction: Any, step: float) -> Any:
 
 def _dot(left: Any, right: Any) -> float:
     """The inner product of two PyTrees of floating arrays."""
-    return float(sum(np.vdot(a, b) for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)))
+    return float(
+        sum(np.vdot(a, b) for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
+    )
 
 
 gradients = Law(
     "gradients",
     "the gradient of <dy, y> + <dcache, cache> by (parameters, x of both chunks, first cache) is finite, equals "
     "that of the same block in float64, and times a direction v equals (L(. + e v) - L(. - e v)) / 2e in float64",
-    "against float64: `tolerance(float32, row)`; differences: 1e-6 of the gradient's norm, of which e**2 = 1e-12 "
-    "and float64 rounding over e = 1e-10 use little",
+    "against float64: `tolerance(float32, row)`; differences: 1e-6 of the gradient's norm and 1e-9 of the "
+    "value, of which e**2 = 1e-12 and float64 rounding over e, 1e-10, use little",
     two_chunks,
     _gradients,
     most=8,
@@ -153,8 +155,12 @@ def _precision(subject: Subject, seed: int) -> None:
         error = np.square(np.asarray(y, np.float64) - exact)
         size = np.square(exact)
         early, late = (np.sqrt(error[part].mean() / size[part].mean()) for part in _ENDS)
-        assert max(early, late) <= _BOUND, f"{name}: relative error {early:.2g} at first, {late:.2g} at last; at most {_BOUND:.2g}"
-        assert late <= _GROWTH * early + _UNIT, f"{name}: the relative error grows with length, from {early:.2g} to {late:.2g}"
+        assert max(early, late) <= _BOUND, (
+            f"{name}: relative error {early:.2g} at first, {late:.2g} at last; at most {_BOUND:.2g}"
+        )
+        assert late <= _GROWTH * early + _UNIT, (
+            f"{name}: the relative error grows with length, from {early:.2g} to {late:.2g}"
+        )
     for path in _narrow_states(subject, block, rng):
         raise AssertionError(f"cache{path}: a state that is carried by arithmetic must be at least float32")
 
@@ -172,7 +178,7 @@ def _narrow_states(subject: Subject, block: Any, rng: np.random.Generator) -> li
     gradient by the old array is a copy of the cotangent or 0. A recurrent state's is neither.
     """
     cache = empty_cache(block)
-    _, cache = forward(block, *chunk(subject.tokens(rng, 3), np.arange(3), 3, rng), cache)
+    _, cache = forward(block, *chunk(subject.tokens(rng, 3), np.arange(3), HALF, rng), cache)
     layout = SequenceLayout(jnp.asarray([3], jnp.int32), jnp.asarray(1, jnp.int32))
     x = jnp.asarray(subject.tokens(rng, 1))
     cotangents, structure = jax.tree.flatten(_random_like(cache, rng))
@@ -189,7 +195,9 @@ def _narrow_states(subject: Subject, block: Any, rng: np.random.Generator) -> li
 
 @eqx.filter_jit
 def _carry_back(block, x, layout, cache, cotangent):
-    return eqx.filter_grad(lambda cache: inner(cotangent, eqx.filter(block(x, layout, cache)[1], eqx.is_inexact_array)))(cache)
+    return eqx.filter_grad(
+        lambda cache: inner(cotangent, eqx.filter(block(x, layout, cache)[1], eqx.is_inexact_array))
+    )(cache)
 
 
 precision = Law(

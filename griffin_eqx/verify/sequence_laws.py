@@ -32,11 +32,15 @@ def _causal(subject: Subject, case: Case) -> None:
     given = chunk(x, positions, ROW, rng)
     y, _ = forward(block, *given, None)
     y_other, _ = forward(block, *chunk(other, other_positions, ROW, rng), None)
-    assert_close(y_other[:t], y[:t], f"outputs before token {t}, which alone changed with its future", tol=TOLERANCE)
+    assert_close(
+        y_other[:t], y[:t], f"outputs before token {t}, which alone changed with its future", tol=TOLERANCE
+    )
     dy = subject.tokens(rng, ROW)
     dy[t:] = 0
     _, dx, _ = pullback(block, *given, None, dy)
-    assert_close(dx[t:], np.zeros_like(dx[t:]), f"gradient of outputs before {t} by inputs from {t} on", tol=0.0)
+    assert_close(
+        dx[t:], np.zeros_like(dx[t:]), f"gradient of outputs before {t} by inputs from {t} on", tol=0.0
+    )
     assert_finite(dx, "gradient of x")
 
 
@@ -89,7 +93,9 @@ def _packing(subject: Subject, case: Case) -> None:
     for index, span in enumerate(row.spans):
         alone, alone_cache = forward(block, *chunk(x[span], positions[span], ROW, rng), empty)
         length = span.stop - span.start
-        assert_close(packed[span], alone[:length], f"document {index} in the row against alone", tol=TOLERANCE)
+        assert_close(
+            packed[span], alone[:length], f"document {index} in the row against alone", tol=TOLERANCE
+        )
     position = next_position(positions)
     assert_close(
         probe(block, cache, after, position),
@@ -147,7 +153,9 @@ def _padding(subject: Subject, case: Case) -> None:
             assert_finite((d_block, dx, d_cache), f"gradients with padding of scale {padding:g}")
             assert_close(dx[tokens:], np.zeros_like(dx[tokens:]), "gradient by padding", tol=0.0)
             probed = None if cache is None else probe(block, last, after, next_position(positions))
-            results.append({"y": y[:tokens], "probe": probed, "x": dx, "parameters": d_block, "cache": d_cache})
+            results.append(
+                {"y": y[:tokens], "probe": probed, "x": dx, "parameters": d_block, "cache": d_cache}
+            )
         assert_close(results[1], results[0], f"padding of scale {scale:g} against zeros: ", tol=TOLERANCE)
 
 

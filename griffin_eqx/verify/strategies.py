@@ -1,17 +1,18 @@
 """What the laws are tried on: rows of documents, ways to cut them, paddings and seeds.
 
-Cases are small tuples of integers, which Hypothesis shrinks well; arrays are built from their seed. Shapes come
-from few buckets, so that little is compiled, and `length` gives every number of tokens within a bucket.
+Cases are small tuples of integers, which Hypothesis shrinks well; arrays are built from their seed. Shapes
+come from few buckets, so that little is compiled, and `length` gives every number of tokens within a bucket.
 """
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-BUCKETS = (1, 3, 8, 17)
-"""Chunk lengths, padding included: one token, odd ones, a power of two, and one above a kernel's block of 16."""
+BUCKETS = (1, 8, 17)
+"""Chunk lengths, padding included: one token, a power of two, and one above a kernel's block of 16."""
 
 ROW = BUCKETS[-1]
 """The longest row."""
@@ -65,7 +66,7 @@ def rows(draw: Any, *, least: int = 1, most: int = ROW, documents: int = 4) -> R
     inner = st.sets(st.integers(1, max(1, tokens - 1)), max_size=min(documents, tokens) - 1)
     borders = sorted(draw(inner)) if tokens > 1 else []
     ends = [0, *borders, tokens]
-    return Row(tuple(end - start for start, end in zip(ends, ends[1:], strict=False)))
+    return Row(tuple(end - start for start, end in itertools.pairwise(ends)))
 
 
 @st.composite
@@ -73,9 +74,11 @@ def splits(draw: Any, tokens: int) -> tuple:
     """Every way to cut a row into chunks: single tokens, padded chunks, chunks of padding alone."""
     cuts = st.lists(st.integers(0, tokens), max_size=4).map(sorted) | st.just(list(range(1, tokens)))
     ends = [0, *draw(cuts), tokens]
-    sizes = [end - start for start, end in zip(ends, ends[1:], strict=False)]
+    sizes = [end - start for start, end in itertools.pairwise(ends)]
     fitting = [[bucket for bucket in BUCKETS if size <= bucket][:2] for size in sizes]
-    return tuple(Chunk(size, draw(st.sampled_from(buckets))) for size, buckets in zip(sizes, fitting, strict=True))
+    return tuple(
+        Chunk(size, draw(st.sampled_from(buckets))) for size, buckets in zip(sizes, fitting, strict=True)
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,6 +44,7 @@ class Subject:
 
         Initial weights hide mistakes: biases are zero, convolutions and output matrices close to it.
         """
+
         def noisy(p):
             if not eqx.is_inexact_array(p):
                 return p
@@ -61,7 +62,9 @@ def empty_cache(block: Any) -> Any:
     return block.init_cache(MAX_SEQ_LEN, np.float32)
 
 
-def chunk(x: Any, positions: Any, bucket: int, rng: np.random.Generator, padding: float = 0.0) -> tuple[Any, Any]:
+def chunk(
+    x: Any, positions: Any, bucket: int, rng: np.random.Generator, padding: float = 0.0
+) -> tuple[Any, Any]:
     """Tokens and their positions as a chunk of `bucket`, with anything finite behind them."""
     tokens, width = x.shape
     filler = padding * rng.standard_normal((bucket - tokens, width))
@@ -89,7 +92,13 @@ def forward(block: Any, x: Any, layout: Any, cache: Any) -> tuple[Any, Any]:
 
 
 def stream(
-    block: Any, x: Any, positions: Any, chunks: Iterable[Chunk], cache: Any, rng: np.random.Generator, padding: float
+    block: Any,
+    x: Any,
+    positions: Any,
+    chunks: Iterable[Chunk],
+    cache: Any,
+    rng: np.random.Generator,
+    padding: float,
 ) -> tuple[Any, Any]:
     """All outputs of a row fed in chunks, and the last cache."""
     outputs, start = [np.zeros((0, x.shape[1]), np.float32)], 0
@@ -127,7 +136,9 @@ def pullback(block: Any, x: Any, layout: Any, cache: Any, dy: Any, then: Any = N
 
     With `then = (probe_x, probe_layout, dprobe)` the cache is probed, and `<dprobe, probe>` is added.
     """
-    return jax.tree.map(np.asarray, _pullback((block, x, cache), layout, *jax.tree.map(jnp.asarray, (dy, then))))
+    return jax.tree.map(
+        np.asarray, _pullback((block, x, cache), layout, *jax.tree.map(jnp.asarray, (dy, then)))
+    )
 
 
 @eqx.filter_jit

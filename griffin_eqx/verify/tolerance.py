@@ -46,7 +46,9 @@ def assert_close(got: Any, want: Any, what: str, *, tol: float) -> None:
             error = np.abs(actual - expected)
         wrong = ~(error <= tol * scale)
         if wrong.any():
-            place = np.unravel_index(np.argmax(np.where(wrong, np.nan_to_num(error, nan=np.inf), -1)), error.shape)
+            place = np.unravel_index(
+                np.argmax(np.where(wrong, np.nan_to_num(error, nan=np.inf), -1)), error.shape
+            )
             index = tuple(int(i) for i in place)
             raise AssertionError(
                 f"{where}: {wrong.sum()} of {wrong.size} values differ, most at {index}: got {actual[index]:.9g}, "
@@ -59,4 +61,6 @@ def assert_finite(tree: Any, what: str) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         wrong = ~np.isfinite(np.asarray(leaf, np.float64))
         place = tuple(int(i[0]) for i in np.nonzero(wrong)) if wrong.any() else ()
-        assert not wrong.any(), f"{what}{jax.tree_util.keystr(path)}: {wrong.sum()} values not finite, first at {place}"
+        assert not wrong.any(), (
+            f"{what}{jax.tree_util.keystr(path)}: {wrong.sum()} values not finite, first at {place}"
+        )

@@ -10,15 +10,26 @@ from griffin_eqx.verify import law_tests
 
 pytestmark = pytest.mark.core
 
+# What further options change is how far a block looks back, and what it carries.
+LOOKING_BACK = ("streaming", "packing", "padding", "bounded_cache")
+
 test_rg_lru = law_tests(RGLRUBlock, options={"gate_blocks": 2})
-test_rg_lru_without_convolution = law_tests(RGLRUBlock, options={"gate_blocks": 4, "conv_width": 1})
+test_rg_lru_without_convolution = law_tests(
+    RGLRUBlock, options={"gate_blocks": 4, "conv_width": 1}, laws=LOOKING_BACK
+)
 test_cg_lru = law_tests(CGLRUBlock, options={"gate_blocks": 2, "conv_width": 2})
 test_local_mqa = law_tests(
     LocalMQABlock, options={"window_size": 3, "head_dim": 4, "kv_heads": 2, "rope_fraction": 0.5}
 )
-test_local_mqa_of_one_key = law_tests(LocalMQABlock, options={"window_size": 1, "head_dim": 4})
+test_local_mqa_of_one_key = law_tests(
+    LocalMQABlock, options={"window_size": 1, "head_dim": 4}, laws=LOOKING_BACK
+)
 test_local_mqa_wider_than_the_row = law_tests(
-    LocalMQABlock, options={"window_size": 64, "head_dim": 4, "kv_heads": 4, "rope": False}
+    LocalMQABlock,
+    options={"window_size": 64, "head_dim": 4, "kv_heads": 4, "rope": False},
+    laws=LOOKING_BACK,
 )
 test_global_mqa = law_tests(GlobalMQABlock, options={"head_dim": 4})
-test_global_mqa_without_rope = law_tests(GlobalMQABlock, options={"head_dim": 8, "kv_heads": 2, "rope": False})
+test_global_mqa_without_rope = law_tests(
+    GlobalMQABlock, options={"head_dim": 8, "kv_heads": 2, "rope": False}, laws=LOOKING_BACK
+)

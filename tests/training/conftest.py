@@ -5,10 +5,14 @@ import jax.numpy as jnp
 import msgspec
 import pytest
 
-from griffin_eqx.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from griffin_eqx.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, dumps
+from griffin_eqx.pattern import Value
+from griffin_eqx.training import loop
 from griffin_eqx.training.objective import TokenBatch
+from griffin_eqx.training.step import CompiledStep, make_step
 
-BLOCKS = {"rg_lru": {"gate_blocks": 2}, "local_mqa": {"head_dim": 8, "window_size": 8}}
+_COMPILED: dict[str, CompiledStep] = {}
+BLOCKS: dict[str, dict[str, Value]] = {"rg_lru": {"gate_blocks": 2}, "local_mqa": {"head_dim": 8, "window_size": 8}}
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +20,23 @@ def usual_promotion():
     """As users have it: the layers do not keep to strict promotion yet, and training runs all of them."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def compile_once(monkeypatch):
+    """Sessions of one configuration share the compiled step in a process; other processes compile their own."""
+
+    class Shared:
+        def __init__(self, config):
+            self.config = config
+
+        def compile(self, *inputs):
+            key = dumps(self.config)
+            if key not in _COMPILED:
+                _COMPILED[key] = make_step(self.config).compile(*inputs)
+            return _COMPILED[key]
+
+    monkeypatch.setattr(loop, "make_step", Shared)
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +51,9 @@ def text_file(tmp_path_factory):
 def make_config(text_file):
     """Gives a small configuration; keyword arguments override fields, whichever section they are in."""
     base = Config(
-        model=ModelConfig(pattern="rg_lru*2 local_mqa", width=16, lru_width=16, vocab_size=257, blocks=BLOCKS),
+        model=ModelConfig(
+            pattern="rg_lru*2 local_mqa", width=16, lru_width=16, vocab_size=257, blocks=BLOCKS
+        ),
         data=DataConfig(corpus=f"file:{text_file}", seq_len=16, batch_size=4, carry_max_seq_len=4096),
         optimizer=OptimizerConfig(warmup_steps=2),
         train=TrainConfig(steps=12, log_every=1, eval_every=5, checkpoint_every=4, eval_tokens=200),

@@ -9,7 +9,13 @@ from griffin_eqx.training.step import init_state
 
 pytestmark = pytest.mark.core
 
-PATTERNS = ["rg_lru", "rg_lru*3", "(rg_lru local_mqa)*2 rg_lru", "local_mqa (rg_lru rg_lru)*2", "local_mqa rg_lru*2"]
+PATTERNS = [
+    "rg_lru",
+    "rg_lru*3",
+    "(rg_lru local_mqa)*2 rg_lru",
+    "local_mqa (rg_lru rg_lru)*2",
+    "local_mqa rg_lru*2",
+]
 
 
 def shapes(config):
@@ -23,7 +29,9 @@ def filled(template):
     def fill(spec):
         if not isinstance(spec, jax.ShapeDtypeStruct):
             return spec
-        return jnp.asarray((np.arange(np.prod(spec.shape)).reshape(spec.shape) + 1000 * next(numbers)), spec.dtype)
+        return jnp.asarray(
+            (np.arange(np.prod(spec.shape)).reshape(spec.shape) + 1000 * next(numbers)), spec.dtype
+        )
 
     return jax.tree.map(fill, template)
 

@@ -30,7 +30,9 @@ def test_a_warm_up_longer_than_the_run_is_cut():
     assert float(learning_rate(OptimizerConfig(learning_rate=0.5, warmup_steps=50), 10)(10)) == 0.5
 
 
-@pytest.mark.parametrize("pattern", ["rg_lru*3 local_mqa", "rg_lru cg_lru", "cg_lru*2", "global_mqa[head_dim=8]*2"])
+@pytest.mark.parametrize(
+    "pattern", ["rg_lru*3 local_mqa", "rg_lru cg_lru", "cg_lru*2", "global_mqa[head_dim=8]*2"]
+)
 @pytest.mark.parametrize("biases", [False, True])
 def test_matrices_decay_and_nothing_else_does(make_config, pattern, biases):
     blocks = {"rg_lru": {"gate_blocks": 2}, "cg_lru": {"gate_blocks": 2}, "local_mqa": {"head_dim": 8}}

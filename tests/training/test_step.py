@@ -15,7 +15,9 @@ def fresh(config):
 
 
 def differing(before, after):
-    return {n for n in before if not np.array_equal(before[n], after[n], equal_nan=before[n].dtype.kind == "f")}
+    return {
+        n for n in before if not np.array_equal(before[n], after[n], equal_nan=before[n].dtype.kind == "f")
+    }
 
 
 def test_accumulation_equals_the_full_batch(make_config, make_batch):
@@ -38,7 +40,7 @@ def test_accumulation_equals_the_full_batch(make_config, make_batch):
 
 
 def test_bfloat16_computes_and_float32_learns(make_config, make_batch):
-    config = make_config(precision="p=f32,c=bf16,o=f32,s=f32", warmup_steps=0)
+    config = make_config(precision="p=f32,c=bf16,o=f32,s=f32", warmup_steps=0, pattern="rg_lru")
     step, batch, state = make_step(config), make_batch(config), fresh(config)
     losses = []
     for _ in range(8):
@@ -55,7 +57,9 @@ def test_a_batch_that_is_not_finite_changes_nothing_and_is_counted(make_config, 
     step = make_step(config)
     good = make_batch(config)
     state, _ = step(fresh(config), good, FRESH)
-    poisoned = eqx.tree_at(lambda s: s.model.final_norm.scale, state, replace_fn=lambda z: z.at[3].set(jnp.nan))
+    poisoned = eqx.tree_at(
+        lambda s: s.model.final_norm.scale, state, replace_fn=lambda z: z.at[3].set(jnp.nan)
+    )
     before = flatten(poisoned)
     after_state, metrics = step(poisoned, good, ~FRESH)
     after = flatten(after_state)

@@ -1,5 +1,6 @@
 """The public functions: attention within a chunk, attention to cached keys, and their merge."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -88,7 +89,7 @@ def merge(
     (out_1, lse_1), (out_2, lse_2) = first, second
     # The share of the second set, exactly 0 where its lse is -inf, and so is its derivative.
     none = jnp.isneginf(lse_2)
-    share = jnp.where(none, 0, 1 / (1 + jnp.exp(lse_1 - jnp.where(none, 0, lse_2))))[..., None]
+    share = jnp.where(none, 0, jax.nn.sigmoid(jnp.where(none, 0, lse_2) - lse_1))[..., None]
     wide_1, wide_2 = out_1.astype(share.dtype), out_2.astype(share.dtype)
     return (wide_1 + share * (wide_2 - wide_1)).astype(out_1.dtype)
 

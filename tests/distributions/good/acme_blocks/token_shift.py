@@ -1,9 +1,8 @@
-"""Token shift: each channel mixes a token with the one before it, as in RWKV (arXiv:2305.13048, section 3.1)."""
+"""Token shift: each channel mixes a token with the one before it (RWKV, arXiv:2305.13048, section 3.1)."""
 
 import dataclasses
 
 import equinox as eqx
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -38,7 +37,9 @@ class TokenShiftBlock(gx.AbstractBlock):
     @classmethod
     def init(cls, options, dims, *, key):
         mix = jnp.full(dims.width, options.mix, dims.dtype)
-        return cls(mix, Linear.init(dims.width, dims.width, axes=("width", "width"), dtype=dims.dtype, key=key))
+        return cls(
+            mix, Linear.init(dims.width, dims.width, axes=("width", "width"), dtype=dims.dtype, key=key)
+        )
 
     def __call__(self, x, layout=None, cache=None):
         layout = gx.resolve_layout(x.shape[0], layout, cache)

@@ -1,0 +1,48 @@
+# Everything sets itself up: a fresh machine needs Python 3.11 or later, pip and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+.PHONY: demo test thorough core lint types imports check clean
+
+demo: $(VENV)/installed
+	$(BIN)/griffin train
+
+test: $(VENV)/installed-test
+	$(BIN)/pytest -n $(JOBS)
+
+thorough: $(VENV)/installed-test
+	$(BIN)/pytest -n $(JOBS) --profile thorough
+
+check: lint types imports
+
+lint: $(VENV)/installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-lint
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+imports: $(VENV)/installed-test
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'griffin_eqx needs Python 3.11 or later: make PYTHON=python3.11 ...' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@ $(VENV)/installed
+
+$(VENV)/installed-lint: $(VENV)/installed-test
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[test,lint]'
+	touch $@

@@ -1,0 +1,78 @@
+"""`griffin info` tells what a model is made of, and allocates nothing."""
+
+import json
+import subprocess
+import sys
+import time
+
+import equinox as eqx
+import jax
+import pytest
+
+import griffin_eqx as gx
+from griffin_eqx.cli.info import binary, si
+from griffin_eqx.model import LanguageModel
+from griffin_eqx.summary import with_vocabulary
+
+pytestmark = pytest.mark.core
+
+
+def test_the_figures_are_those_of_the_model_itself():
+    config = with_vocabulary(gx.preset("griffin-tiny"))
+    summary = gx.describe(config, seq_len=64)
+    model = jax.jit(lambda: LanguageModel.init(config.model, key=jax.random.key(0)))()
+    leaves = jax.tree.leaves(eqx.filter(model, eqx.is_array))
+    embedding = model.embedding.weight
+    filler = (embedding.shape[0] - 257) * embedding.shape[1]
+    assert summary.parameters == sum(leaf.size for leaf in leaves) - filler
+    assert summary.parameters_non_embedding == sum(leaf.size for leaf in leaves) - embedding.size
+    assert summary.weight_bytes == sum(leaf.nbytes for leaf in leaves)
+    assert summary.total_cache_bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(model.init_cache(64)))
+    assert summary.flops_per_token == model.flops(64) / 64
+    assert summary.training_flops_per_token == 3 * summary.flops_per_token
+    assert summary.layers == ("rg_lru", "rg_lru", "local_mqa") * 2
+    assert summary.runs == ((("rg_lru", "rg_lru", "local_mqa"), 2),)
+
+
+def test_caches_grow_as_declared():
+    config = gx.preset("griffin-tiny")
+    config = gx.describe(config, seq_len=64), gx.describe(config, seq_len=1024)
+    short, long = (summary.cache_bytes for summary in config)
+    assert short["rg_lru"] == long["rg_lru"]
+    assert 2 * short["local_mqa"] > long["local_mqa"] > short["local_mqa"]  # the window is 128
+    assert config[0].cache_growth == {"rg_lru": "constant", "local_mqa": "window"}
+
+
+def test_layers_of_one_kind_with_other_options_are_told_apart(griffin):
+    answer = json.loads(griffin("info", "L*2 L[window_size=8] R", "--json", "--seq-len", "64").out)
+    assert list(answer["cache_bytes"]) == ["local_mqa", "local_mqa[window_size=8]", "rg_lru", "total"]
+    assert answer["cache_bytes"]["total"] == sum(answer["cache_bytes"].values()) // 2
+    assert answer["seq_len"] == 64
+
+
+def test_json_has_what_scripts_ask_for(griffin):
+    code, out, err = griffin("info", "--json")
+    answer = json.loads(out)
+    assert (code, err) == (0, "")
+    wanted = {"pattern", "layers", "parameters", "parameters_non_embedding", "flops_per_token", "cache_bytes"}
+    assert wanted <= set(answer)
+    assert answer["pattern"] == "(rg_lru rg_lru local_mqa)*2"
+
+
+def test_fourteen_billion_parameters_take_no_time_and_no_room():
+    command = [sys.executable, "-m", "griffin_eqx", "info", "griffin-14b"]
+    start = time.perf_counter()
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert time.perf_counter() - start < 15  # 1.3 s on an idle machine
+    assert "13.9 G  (13.8 G without embedding)" in out
+    assert "13 x (rg_lru rg_lru local_mqa)  rg_lru" in out
+
+
+def test_the_vocabulary_is_the_byte_tokenizers_unless_it_is_named():
+    assert gx.describe(gx.preset("hawk-tiny")).vocab_size == 257
+    assert gx.describe(gx.preset("hawk-100m")).vocab_size == 32_000
+
+
+def test_numbers_are_short():
+    assert [si(n) for n in (0, 999, 1_310_720, 13.9e9)] == ["0", "999", "1.31 M", "13.9 G"]
+    assert [binary(n) for n in (0, 1023, 1536, 3 << 40)] == ["0 B", "1023 B", "1.5 KiB", "3 TiB"]
