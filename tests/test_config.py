@@ -1,5 +1,6 @@
 """Configurations survive being written and read; whatever is none is refused with its place."""
 
+import inspect
 import math
 import time
 from typing import Any
@@ -16,7 +17,7 @@ from griffin_eqx.pattern import PatternError
 
 pytestmark = pytest.mark.core
 
-MANY = settings(max_examples=10 * settings.default.max_examples)
+MANY = settings(max_examples=10 * settings().max_examples)
 PATTERNS = ["rg_lru", "(rg_lru rg_lru local_mqa)@6", "R*2 L[window_size=512]", "rg_lru[c=4.5,mlp=none]"]
 
 
@@ -212,9 +213,9 @@ def sections() -> list[type[msgspec.Struct]]:
 
 @pytest.mark.parametrize("section", sections())
 def test_every_field_is_documented(section):
-    documented = section.__doc__.partition("Attributes:")[2]
+    documented = inspect.cleandoc(section.__doc__ or "").partition("Attributes:")[2]
     for field in msgspec.structs.fields(section):
-        assert f"\n      {field.name}: " in documented, field.name
+        assert f"\n  {field.name}: " in documented, field.name
 
 
 def test_widths_that_are_left_out_follow_the_width():

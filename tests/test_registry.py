@@ -154,7 +154,7 @@ def test_a_stranger_is_listed_without_being_imported(install):
 
 def test_a_strangers_block_trains_in_a_hybrid_by_its_name(install):
     install("good")
-    model = small_model("(S rg_lru)@4 token_shift[mix=0.25,mlp=none]")
+    model = small_model("(S local_mqa)@4 token_shift[mix=0.25,mlp=none]")
     tokens = jnp.arange(9)
 
     @eqx.filter_jit
@@ -185,7 +185,7 @@ def test_a_strangers_block_keeps_the_laws(install):
 def test_a_broken_plugin_breaks_only_the_patterns_that_name_it(install):
     install("broken")
     assert [entry.name for entry in registry.entries()] == sorted([*BUILT_IN, "no_block", "wreck"])
-    small_model("rg_lru local_mqa")
+    registry.plan("rg_lru local_mqa")
     assert error_of(registry.plan, "rg_lru wreck") == (
         "block 'wreck' of broken-blocks 0.1 cannot be imported from broken_blocks.wreck:WreckBlock.\n"
         "  rg_lru wreck\n"
@@ -244,7 +244,7 @@ def test_a_file_adds_every_concrete_block_in_it(added):
     blocks = added.add_file(DISTRIBUTIONS / "good/acme_blocks/token_shift.py")
     assert [block.name for block in blocks] == ["token_shift"]
     assert str(registry.resolve("s")) == "token_shift"
-    small_model("S rg_lru")
+    registry.plan("S rg_lru")
 
 
 @pytest.mark.parametrize(

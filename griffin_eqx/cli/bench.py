@@ -37,13 +37,17 @@ def run(argv: list[str]) -> int:
     """Runs the command."""
     if not argv or argv[0] in ("-h", "--help"):
         subjects = "\n".join(f"  {name:<6} {text}" for name, text in SUBJECTS.items())
-        print(f"usage: griffin bench SUBJECT [MODEL] [OPTIONS]\n\n{subjects}\n\n`griffin bench step --help` tells more.")
+        print(
+            f"usage: griffin bench SUBJECT [MODEL] [OPTIONS]\n\n{subjects}\n\n`griffin bench step --help` tells more."
+        )
         return 0
     subject, rest = argv[0], argv[1:]
     if subject not in SUBJECTS:
         close = nearest(subject, SUBJECTS)
         guess = f"Did you mean `griffin bench {close}`? " if close else ""
-        raise GriffinError(f"there is nothing to bench named {subject!r}.\n{guess}Subjects: {', '.join(SUBJECTS)}.")
+        raise GriffinError(
+            f"there is nothing to bench named {subject!r}.\n{guess}Subjects: {', '.join(SUBJECTS)}."
+        )
     config, switches = configure(rest, BenchStep, prog="griffin bench step")
     if switches.repeats < 1:
         raise GriffinError(f"--repeats {switches.repeats}: must be at least 1.")
@@ -100,5 +104,6 @@ def _show(result: "StepBenchmark") -> None:
         f"{result.matmul_flops_per_second_best / 1e9:,.0f}); process peak {result.peak_bytes / 1e6:,.0f} MB"
     )
     console.print(
-        "of peak: the time that the weight products alone would take at that rate, over the step's time", style="dim"
+        "of peak: the time that the weight products alone would take at that rate, over the step's time",
+        style="dim",
     )

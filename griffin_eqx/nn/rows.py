@@ -99,7 +99,7 @@ def _folded_outer(x, y):
 
 def _folded_block_matmul(x, weight, *, blocks):
     y = lax.map(lambda block: _plain_matmul(*block), (_turns(x, blocks), weight))
-    return _join(jnp.moveaxis(y, 0, 1)).reshape(*x.shape[:-1], -1)
+    return _join(jnp.moveaxis(y, 0, 1)).reshape(*x.shape[:-1], blocks * weight.shape[2])
 
 
 def _folded_block_outer(x, y, *, blocks):

@@ -25,7 +25,7 @@ def assert_close(got: Any, want: Any, what: str, *, tol: float) -> None:
     that small beside the rest is a difference of larger numbers and has their rounding errors.
 
     Args:
-      got: A PyTree of arrays; floating ones are compared in float64, NaN equals nothing.
+      got: A PyTree of arrays; compared in float64 or complex128, NaN equals nothing.
       want: A PyTree of the same structure.
       what: What is compared, for the message.
       tol: The allowed error relative to the scale; 0 asks for equality.
@@ -33,12 +33,12 @@ def assert_close(got: Any, want: Any, what: str, *, tol: float) -> None:
     Raises:
       AssertionError: With the place, both numbers and the allowed difference.
     """
-    wanted = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(want)]
+    wanted = [_wide(leaf) for leaf in jax.tree.leaves(want)]
     found = jax.tree_util.tree_leaves_with_path(got)
     assert len(found) == len(wanted), f"{what}: got {len(found)} arrays, expected {len(wanted)}"
     largest = max((np.abs(leaf).max(initial=0.0) for leaf in wanted), default=0.0)
     for (path, leaf), expected in zip(found, wanted, strict=True):
-        actual = np.asarray(leaf, np.float64)
+        actual = _wide(leaf)
         where = what + jax.tree_util.keystr(path)
         assert actual.shape == expected.shape, f"{where}: shape {actual.shape}, expected {expected.shape}"
         scale = max(np.abs(expected).max(initial=0.0), 0.01 * largest)
@@ -54,6 +54,10 @@ def assert_close(got: Any, want: Any, what: str, *, tol: float) -> None:
                 f"{where}: {wrong.sum()} of {wrong.size} values differ, most at {index}: got {actual[index]:.9g}, "
                 f"expected {expected[index]:.9g}, allowed difference {tol * scale:.3g}"
             )
+
+
+def _wide(leaf):
+    return np.asarray(leaf, np.complex128 if np.iscomplexobj(leaf) else np.float64)
 
 
 def assert_finite(tree: Any, what: str) -> None:

@@ -1,5 +1,6 @@
 """A name, a file or a pattern, and dotted overrides on top, in that order."""
 
+import inspect
 import re
 
 import msgspec
@@ -115,9 +116,9 @@ def test_every_field_is_an_option_with_its_documentation(griffin, monkeypatch, s
     monkeypatch.setenv("COLUMNS", "100")
     shown = plain(griffin("info", "--help").out)
     struct = type(getattr(Config(), section))
-    documented = struct.__doc__.partition("Attributes:")[2]
+    documented = inspect.cleandoc(struct.__doc__ or "").partition("Attributes:")[2]
     for field in msgspec.structs.fields(struct):
         assert f"--{section}.{field.name.replace('_', '-')} " in shown.replace(",", " ")
-        text = re.search(rf"^      {field.name}: (.*?)(?=^      \w+: |\Z)", documented, re.S | re.M)
+        text = re.search(rf"^  {field.name}: (.*?)(?=^  \w+: |\Z)", documented, re.S | re.M)
         assert text, field.name
         assert plain(text[1]).strip() in shown, field.name

@@ -12,7 +12,10 @@ from griffin_eqx.training.objective import TokenBatch
 from griffin_eqx.training.step import CompiledStep, make_step
 
 _COMPILED: dict[str, CompiledStep] = {}
-BLOCKS: dict[str, dict[str, Value]] = {"rg_lru": {"gate_blocks": 2}, "local_mqa": {"head_dim": 8, "window_size": 8}}
+BLOCKS: dict[str, dict[str, Value]] = {
+    "rg_lru": {"gate_blocks": 2},
+    "local_mqa": {"head_dim": 8, "window_size": 8},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +27,7 @@ def usual_promotion():
 
 @pytest.fixture(autouse=True)
 def compile_once(monkeypatch):
-    """Sessions of one configuration share the compiled step in a process; other processes compile their own."""
+    """Sessions of one configuration share the compiled step; other processes compile their own."""
 
     class Shared:
         def __init__(self, config):

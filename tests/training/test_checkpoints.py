@@ -177,17 +177,23 @@ def test_damage_to_any_file_is_found_or_harmless(tmp_path, saved, config, templa
         assert len(message.splitlines()) == 3
 
 
+def swap(one, two):
+    aside = one.with_name("aside")
+    one.rename(aside)
+    two.rename(one)
+    aside.rename(two)
+
+
 def test_swapped_items_are_found(tmp_path, saved, config, template, state):
     with Checkpoints(tmp_path, keep=2) as manager:
         manager.save(at_step(jax.tree.map(lambda z: z + 1, state), 8), config, Standing())
     shutil.copytree(saved / "7", tmp_path / "7")
     for item in ("model", "progress"):
-        one, two, aside = tmp_path / "7" / item, tmp_path / "8" / item, tmp_path / "aside"
-        one.rename(aside), two.rename(one), aside.rename(two)
+        swap(tmp_path / "7" / item, tmp_path / "8" / item)
         for step in (7, 8):
             with pytest.raises(CheckpointError, match="differs from its fingerprint"):
                 checkpoints.restore(tmp_path, step, template, config.model)
-        one.rename(aside), two.rename(one), aside.rename(two)
+        swap(tmp_path / "7" / item, tmp_path / "8" / item)
 
 
 def test_the_newest_and_the_best_stay_and_foreign_folders_are_left_alone(tmp_path, config, state):

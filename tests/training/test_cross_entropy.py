@@ -41,7 +41,9 @@ def test_chunks_equal_plain_log_softmax_in_value_and_gradient(monkeypatch, chunk
     np.testing.assert_allclose(each, plain(hidden, weight, targets, soft_cap), rtol=1e-5, atol=1e-5)
     assert (np.asarray(each)[np.asarray(targets) < 0] == 0).all()
 
-    ours = jax.value_and_grad(lambda h, w: summed_nll(h, w, targets, VOCAB, soft_cap) / 3, argnums=(0, 1))
+    ours = jax.value_and_grad(
+        lambda h, w: jnp.asarray(summed_nll(h, w, targets, VOCAB, soft_cap)) / 3, argnums=(0, 1)
+    )
     theirs = jax.value_and_grad(lambda h, w: plain(h, w, targets, soft_cap).sum() / 3, argnums=(0, 1))
     (value, grads), (wanted, wanted_grads) = ours(hidden, weight), theirs(hidden, weight)
     np.testing.assert_allclose(value, wanted, rtol=1e-5)

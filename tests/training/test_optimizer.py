@@ -11,23 +11,28 @@ from griffin_eqx.training.optimizer import decays, learning_rate
 pytestmark = pytest.mark.core
 
 
+def rates(config, steps):
+    schedule = learning_rate(config, steps)
+    return lambda step: np.asarray(schedule(step)).item()
+
+
 def test_the_learning_rate_starts_peaks_and_ends_where_the_config_says():
     config = OptimizerConfig(learning_rate=0.5, warmup_steps=10, final_fraction=0.1)
-    rate = learning_rate(config, 100)
-    assert float(rate(0)) == 0
-    assert float(rate(5)) == pytest.approx(0.25)
-    assert float(rate(10)) == 0.5
-    assert float(rate(100)) == pytest.approx(0.05)
-    assert all(float(rate(i)) >= float(rate(i + 1)) for i in range(10, 100))
+    rate = rates(config, 100)
+    assert rate(0) == 0
+    assert rate(5) == pytest.approx(0.25)
+    assert rate(10) == 0.5
+    assert rate(100) == pytest.approx(0.05)
+    assert all(rate(i) >= rate(i + 1) for i in range(10, 100))
 
 
 def test_without_warm_up_the_first_step_has_the_peak():
-    rate = learning_rate(OptimizerConfig(learning_rate=0.5, warmup_steps=0), 100)
-    assert float(rate(0)) == 0.5
+    rate = rates(OptimizerConfig(learning_rate=0.5, warmup_steps=0), 100)
+    assert rate(0) == 0.5
 
 
 def test_a_warm_up_longer_than_the_run_is_cut():
-    assert float(learning_rate(OptimizerConfig(learning_rate=0.5, warmup_steps=50), 10)(10)) == 0.5
+    assert rates(OptimizerConfig(learning_rate=0.5, warmup_steps=50), 10)(10) == 0.5
 
 
 @pytest.mark.parametrize(

@@ -97,16 +97,17 @@ def test_every_line_of_the_metrics_makes_sense(tmp_path, make_config):
     assert lines[3]["learning_rate"] < lines[0]["learning_rate"] < config.optimizer.learning_rate
     assert result.last_bits_per_byte == lines[-1]["bits_per_byte"]
     assert result.best_bits_per_byte == min(lines[1]["bits_per_byte"], lines[-1]["bits_per_byte"])
+    assert result.tokens_per_second is not None
     assert result.tokens_per_second > 0
     assert result.compile_seconds > 0
 
 
 def start(config_file, run_dir):
     script = Path(__file__).with_name("slow_run.py")
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    # The same compiler settings as in this process (`tests/conftest.py`): other settings, other bits.
+    names = ("jax_compilation_cache_dir", "jax_disable_most_optimizations")
+    settings = {name.upper(): str(jax.config.values[name]) for name in names}
+    environment = os.environ | settings | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     command = [sys.executable, "-W", "error", script, config_file, run_dir, "0.02"]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

@@ -113,6 +113,7 @@ def test_two_runs_at_once_are_refused_and_a_dead_process_holds_nothing(tmp_path,
     )
     command = [sys.executable, "-c", holder, str(tmp_path / ".lock")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         with (
             pytest.raises(RunError, match=r"Another process \(process 123\) trains"),
