@@ -76,7 +76,7 @@ class DataConfig(_Base):
 
     corpus: str = "shakespeare"
     seq_len: Positive = 256
-    batch_size: Positive = 16
+    batch_size: Positive = 8
     carry: bool = False
     carry_max_seq_len: Positive = 1_048_576
 
@@ -97,8 +97,8 @@ class OptimizerConfig(_Base):
     """
 
     learning_rate: NonNegative = 3e-3
-    final_fraction: Fraction = 0.1
-    warmup_steps: Natural = 50
+    final_fraction: Fraction = 0.05
+    warmup_steps: Natural = 100
     weight_decay: NonNegative = 0.1
     beta1: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.9
     beta2: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.95
@@ -124,10 +124,10 @@ class TrainConfig(_Base):
       max_skipped: Updates in a row that may be skipped because the loss was not finite; then the run stops.
     """
 
-    steps: Positive = 1000
+    steps: Positive = 2200
     seed: Natural = 0
     precision: str = "p=f32,c=f32,o=f32,s=f32"
-    remat: Literal["none", "dots", "full"] = "none"
+    remat: Literal["none", "dots", "full"] = "dots"
     log_every: Positive = 10
     eval_every: Natural = 250
     eval_tokens: Natural = 65_536

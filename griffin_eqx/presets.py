@@ -67,10 +67,15 @@ def _recurrent_gemma(size: str) -> Config:
 
 
 def _tiny(family: str) -> Config:
-    """About 1.3 million parameters: a few minutes on a laptop's processor."""
+    """About 1.3 million parameters: five minutes on two cores.
+
+    RecurrentGemma's decays: they start with memories of 2 to 200 tokens, where the paper's start with 13 to
+    1400. On bytes that is worth 0.1 bits a byte after 400 steps.
+    """
+    recurrent: dict[str, int | float | bool | str] = {"gate_blocks": 4, "decay_init": "recurrentgemma"}
     blocks: dict[str, dict[str, int | float | bool | str]] = {
-        "rg_lru": {"gate_blocks": 4},
-        "cg_lru": {"gate_blocks": 4},
+        "rg_lru": recurrent,
+        "cg_lru": recurrent,
         "local_mqa": {"window_size": 128, "head_dim": 32},
         "global_mqa": {"head_dim": 32},
     }

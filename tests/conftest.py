@@ -31,8 +31,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     profile = config.getoption("--profile")
     settings.load_profile(profile)
-    # Arrays are small, programs are many: optimising them takes longer than it saves.
-    jax.config.update("jax_disable_most_optimizations", profile != "thorough")
+    if profile != "thorough":
+        _compile_quickly()
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
     if hasattr(config, "cache"):
@@ -40,6 +40,19 @@ def pytest_configure(config):
         jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _compile_quickly():
+    """Arrays are small and programs many: optimising them takes six times longer than it saves."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    if jax.__version_info__ < (0, 11):  # later ones do not know the flag, and an unknown flag ends the process
+        before = os.environ.get("XLA_FLAGS")
+        os.environ["XLA_FLAGS"] = f"{before or ''} --xla_cpu_use_fusion_emitters=false"
+        jax.devices()  # Flags are read now. Child processes, perhaps with another JAX, do not inherit this one.
+        if before is None:
+            del os.environ["XLA_FLAGS"]
+        else:
+            os.environ["XLA_FLAGS"] = before
 
 
 def pytest_collection_modifyitems(config, items):

@@ -18,6 +18,7 @@ from griffin_eqx.block import AbstractBlock, CacheGrowth, Dims, SequenceLayout, 
 from griffin_eqx.config import ModelConfig
 from griffin_eqx.errors import ConfigError
 from griffin_eqx.model import LanguageModel, capture, count_parameters
+from griffin_eqx.nn import Policy
 from griffin_eqx.pattern import Pattern
 from griffin_eqx.verify import assert_close, law_tests, tolerance
 from griffin_eqx.verify.program import equations
@@ -74,14 +75,14 @@ class WholeModel(AbstractBlock):
 
     name: ClassVar[str] = "whole_model"
     cache_growth: ClassVar[CacheGrowth] = "window"
-    not_applicable: ClassVar[dict[str, str]] = {"options": "a model stands in no pattern"}
-
     model: LanguageModel
 
     @classmethod
     def init(cls, options, dims: Dims, *, key):
         del options, key
-        return cls(build(PATTERN, width=dims.width, lru_width=dims.lru_width, biases=dims.biases))
+        return cls(
+            build("(rg_lru local_mqa)*2", width=dims.width, lru_width=dims.lru_width, biases=dims.biases)
+        )
 
     def __call__(self, x, layout=None, cache=None):
         x, cache, _ = self.model.stack(x, resolve_layout(len(x), layout, cache), cache)
@@ -94,7 +95,10 @@ class WholeModel(AbstractBlock):
         return self.model.stack.flops(seq_len)
 
 
-test_whole_model = law_tests(WholeModel)
+# The others are each block's own, and what they catch in a stack has tests of its own below.
+test_whole_model = law_tests(
+    WholeModel, laws=("causal", "streaming", "packing", "padding", "independent_rows", "bounded_cache")
+)
 
 
 @given(st.integers(0, 1000), st.integers(1, SEQ_LEN))
@@ -134,6 +138,15 @@ def test_a_layout_and_a_mask_together_are_refused(model):
         ValueError, match=r"^Pass a layout or a mask, not both: each says where the tokens are\.$"
     ):
         model(tokens_of(0), SequenceLayout.single(SEQ_LEN), mask=jnp.ones(SEQ_LEN, bool))
+
+
+def test_a_bfloat16_model_is_close_to_its_float32_self(model):
+    half = dataclasses.replace(model, policy=Policy.parse("p=f32,c=bf16,o=f32"))
+    logits, cache = run(half, tokens_of(0), SequenceLayout.single(SEQ_LEN), half.init_cache(SEQ_LEN))
+    assert logits.dtype == jnp.float32
+    assert {str(z.dtype) for z in jax.tree.leaves(cache[0][0])} == {"bfloat16", "float32"}
+    # 8 units of bfloat16, as for one block: five layers, each a small part of the residual stream.
+    assert_close(logits, run(model, tokens_of(0))[0], "logits", tol=8 * float(jnp.finfo(jnp.bfloat16).eps))
 
 
 # Program
@@ -351,5 +364,4 @@ def test_flops_are_those_that_xla_counts(pattern):
     arrays, static = eqx.partition(model, eqx.is_array)
     program = jax.jit(lambda arrays, tokens: eqx.combine(arrays, static)(tokens)[0])
     counted = program.lower(arrays, tokens_of(0, 16)).compile().cost_analysis()["flops"]
-    print(pattern, model.flops(16) / counted)
     assert model.flops(16) == pytest.approx(counted, rel=0.03)

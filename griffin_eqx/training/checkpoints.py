@@ -8,7 +8,7 @@ a flipped bit comes back as a wrong weight. So the description has the SHA-256 o
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from griffin_eqx.config import Config, ModelConfig
 from griffin_eqx.errors import CheckpointError
 from griffin_eqx.training.differences import differences
 from griffin_eqx.training.naming import Arrays, flatten, specs, unflatten
-from griffin_eqx.training.quiet import ignore_closed_event_loops
+from griffin_eqx.training.quiet import quiet_orbax
 from griffin_eqx.training.step import TrainState
 
 FORMAT = 1
@@ -99,7 +99,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, *, keep: int):
-        ignore_closed_event_loops()
+        quiet_orbax()
         self.directory = directory
         self._keep = keep
         self._best: int | None = None
@@ -109,16 +109,23 @@ class Checkpoints:
             # Folders that a killed process left half-written: only those with Orbax's mark in their name.
             cleanup_tmp_directories=True,
             create=False,
+            # A thread of ours saves in the background. Orbax's own background threads wait five minutes for
+            # one another when one of them fails, also at the end of the process.
+            enable_async_checkpointing=False,
         )
-        with _explained("the folder of checkpoints cannot be used", directory):
+        with _explained("The folder of checkpoints cannot be used.", directory):
             self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._written: Future[None] | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        with _explained(_UNWRITTEN, self.directory, hint=_ROOM):
-            self._manager.close()
+        self._writer.shutdown()
+        self._manager.close()
+        if exception[0] is None:  # an error on its way out is the one to be told
+            self.wait()
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Tells Orbax which steps stay; a folder that was not made here always does."""
@@ -128,17 +135,18 @@ class Checkpoints:
         return [step in stay or step not in ours for step in steps]
 
     def save(self, state: TrainState, config: Config, standing: Standing) -> None:
-        """Starts to save; does nothing where this step is saved already.
+        """Starts to save, once the save before is done; does nothing where this step is saved already.
 
         Raises:
           CheckpointError: If this save or the one before failed.
         """
         step = int(state.step)
-        self.check()
-        if step in steps(self.directory):
-            return
-        self._best, self._saving = standing.best_step, step
-        named = flatten(state)
+        self.wait()
+        if step not in steps(self.directory):
+            self._best, self._saving = standing.best_step, step
+            self._written = self._writer.submit(self._write, step, flatten(state), config, standing)
+
+    def _write(self, step: int, named: Arrays, config: Config, standing: Standing) -> None:
         description = Description(FORMAT, step, config.model, standing, _leaves(named)).signed()
         # Orbax refuses empty arrays, and there is nothing in them to lose.
         full = {name: array for name, array in named.items() if array.size}
@@ -156,13 +164,13 @@ class Checkpoints:
             )
 
     def check(self) -> None:
-        """Raises what went wrong in the background.
+        """Raises what went wrong in the background so far.
 
         Raises:
           CheckpointError: If a save failed.
         """
-        with _explained(_UNWRITTEN, self.directory, hint=_ROOM):
-            self._manager.check_for_errors()
+        if self._written is not None and self._written.done():
+            self.wait()
 
     def wait(self) -> None:
         """Waits until all is written.
@@ -170,8 +178,8 @@ class Checkpoints:
         Raises:
           CheckpointError: If a save failed.
         """
-        with _explained(_UNWRITTEN, self.directory, hint=_ROOM):
-            self._manager.wait_until_finished()
+        if self._written is not None:
+            self._written.result()
 
 
 def steps(directory: Path) -> list[int]:
@@ -293,7 +301,7 @@ def _mismatch(leaves: dict[str, Leaf], wanted: dict[str, jax.ShapeDtypeStruct]) 
 
 
 def _read(path: Path, names: list[str]) -> Arrays:
-    ignore_closed_event_loops()
+    quiet_orbax()
     arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         return reader.restore(path.absolute(), args=ocp.args.PyTreeRestore(restore_args=arguments))

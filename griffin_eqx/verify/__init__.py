@@ -21,15 +21,14 @@ from griffin_eqx.verify.block_laws import (
     law_tests as law_tests,
 )
 from griffin_eqx.verify.law import Law as Law
-from griffin_eqx.verify.scan_laws import SCAN_LAWS as SCAN_LAWS, scan_law_tests as scan_law_tests
-from griffin_eqx.verify.tolerance import (
+from griffin_eqx.verify.scan_laws import SCAN_LAWS as SCAN_LAWS
+from griffin_eqx.verify.scan_laws import scan_law_tests as scan_law_tests
+from griffin_eqx.verify.comparison import (
     assert_close as assert_close,
 )
-from griffin_eqx.verify.scan_laws import SCAN_LAWS as SCAN_LAWS, scan_law_tests as scan_law_tests
-from griffin_eqx.verify.tolerance import (
+from griffin_eqx.verify.comparison import (
     assert_finite as assert_finite,
 )
-from griffin_eqx.verify.scan_laws import SCAN_LAWS as SCAN_LAWS, scan_law_tests as scan_law_tests
-from griffin_eqx.verify.tolerance import (
+from griffin_eqx.verify.comparison import (
     tolerance as tolerance,
 )

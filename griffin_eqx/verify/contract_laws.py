@@ -18,7 +18,7 @@ from griffin_eqx.verify.law import Law
 from griffin_eqx.verify.sequence_laws import SAME_PROGRAM, TOLERANCE
 from griffin_eqx.verify.strategies import ROW, Chunk, whole_rows
 from griffin_eqx.verify.subject import Subject, chunk, empty_cache, forward, inner, pullback, stream
-from griffin_eqx.verify.tolerance import assert_close
+from griffin_eqx.verify.comparison import assert_close
 
 BATCH_ROW = 8
 BOUND = 5

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from griffin_eqx.verify.law import Law
 from griffin_eqx.verify.strategies import seeds
-from griffin_eqx.verify.tolerance import assert_close, tolerance
+from griffin_eqx.verify.comparison import assert_close, tolerance
 
 SEQ_LENS = (0, 1, 8, 9)
 """Nothing, one token, a tile, and one more: the last is the sum of two of them in four ways."""

@@ -16,7 +16,7 @@ from griffin_eqx.verify.subject import (
     pullback,
     stream,
 )
-from griffin_eqx.verify.tolerance import assert_close, assert_finite, tolerance
+from griffin_eqx.verify.comparison import assert_close, assert_finite, tolerance
 
 TOLERANCE = tolerance(np.float32, ROW)
 SAME_PROGRAM = "the same numbers in another order of summation: float32 rounding, `tolerance(float32, row)`"

@@ -13,8 +13,8 @@ from griffin_kernels.local_attention.xla import block_pairs, choose_block
 from hypothesis import given
 from hypothesis import strategies as st
 
-from griffin_eqx.verify.program import equations
 from griffin_eqx.verify import assert_close, assert_finite, tolerance
+from griffin_eqx.verify.program import equations
 
 pytestmark = pytest.mark.core
 
