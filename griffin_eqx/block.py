@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from griffin_eqx.errors import OptionError as OptionError
@@ -120,7 +120,10 @@ class AbstractBlock(eqx.Module):
 
     @abstractmethod
     def __call__(
-        self, x: Float[Array, "seq_len width"], layout: SequenceLayout | None = None, cache: Cache | None = None
+        self,
+        x: Float[Array, "seq_len width"],
+        layout: SequenceLayout | None = None,
+        cache: Cache | None = None,
     ) -> tuple[Float[Array, "seq_len width"], Cache | None]:
         """Mixes information over time.
 
@@ -145,9 +148,7 @@ class AbstractBlock(eqx.Module):
         """Floating-point operations of one forward pass over one sequence; a multiply-add is 2."""
 
 
-def resolve_layout(
-    seq_len: int, layout: SequenceLayout | None, cache: Cache | None
-) -> SequenceLayout:
+def resolve_layout(seq_len: int, layout: SequenceLayout | None, cache: Cache | None) -> SequenceLayout:
     """The layout a block works with: the default where it may be left out.
 
     Raises:
@@ -175,7 +176,7 @@ def refuse_positions_beyond(
         token on are NaN instead.
     """
     too_far = layout.valid & (layout.positions >= max_seq_len)
-    if not isinstance(too_far, jax.core.Tracer) and bool(too_far.any()):
+    if not isinstance(too_far, Tracer) and bool(too_far.any()):
         raise ValueError(
             f"This cache holds documents of up to {max_seq_len} tokens; a token stands at position "
             f"{int(jnp.where(layout.valid, layout.positions, 0).max())}. Build it with a larger max_seq_len."

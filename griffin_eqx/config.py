@@ -25,7 +25,7 @@ class _Base(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What all sections share: frozen, keywords only, no unknown keys."""
 
 
-class ModelConfig(_Base):
+class ModelConfig(_Base, frozen=True):
     """The model.
 
     Attributes:
@@ -63,7 +63,7 @@ class ModelConfig(_Base):
         return self.mlp_width or 3 * self.width
 
 
-class DataConfig(_Base):
+class DataConfig(_Base, frozen=True):
     """The text.
 
     Attributes:
@@ -81,7 +81,7 @@ class DataConfig(_Base):
     carry_max_seq_len: Positive = 1_048_576
 
 
-class OptimizerConfig(_Base):
+class OptimizerConfig(_Base, frozen=True):
     """AdamW with warm-up and cosine decay.
 
     Attributes:
@@ -107,7 +107,7 @@ class OptimizerConfig(_Base):
     accumulation: Positive = 1
 
 
-class TrainConfig(_Base):
+class TrainConfig(_Base, frozen=True):
     """The run.
 
     Attributes:
@@ -136,7 +136,7 @@ class TrainConfig(_Base):
     max_skipped: Natural = 5
 
 
-class Config(_Base):
+class Config(_Base, frozen=True):
     """Everything that decides the result of a run."""
 
     model: ModelConfig = ModelConfig()
@@ -206,7 +206,7 @@ def _without_none(tree: Any) -> Any:
 
 
 def _explain(message: str) -> str:
-    """msgspec's message with the path first, as a user writes it: `model.width`."""
+    """Msgspec's message with the path first, as a user writes it: `model.width`."""
     text, _, path = message.partition(" - at `$")
     path = path.rstrip("`").lstrip(".")
     return f"{path}: {text}" if path else text

@@ -237,9 +237,7 @@ class LanguageModel(eqx.Module):
     policy: Policy = eqx.field(static=True)
 
     @classmethod
-    def init(
-        cls, config: ModelConfig, *, policy: Policy | None = None, key: PRNGKeyArray
-    ) -> "LanguageModel":
+    def init(cls, config: ModelConfig, *, policy: Policy | None = None, key: PRNGKeyArray) -> "LanguageModel":
         """Builds the model with fresh parameters. Under `eqx.filter_eval_shape` nothing is allocated.
 
         Raises:
@@ -247,7 +245,9 @@ class LanguageModel(eqx.Module):
           ConfigError: If `vocab_size` is missing, or a default option is wrong.
         """
         if config.vocab_size is None:
-            raise ConfigError("model.vocab_size is not set.\nSet it, or let the tokenizer set it by training.")
+            raise ConfigError(
+                "model.vocab_size is not set.\nSet it, or let the tokenizer set it by training."
+            )
         policy = policy or Policy()
         pattern = Pattern.parse(config.pattern)
         dims = Dims(

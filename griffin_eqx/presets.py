@@ -79,7 +79,9 @@ def _tiny(family: str) -> Config:
         "local_mqa": {"window_size": 128, "head_dim": 32},
         "global_mqa": {"head_dim": 32},
     }
-    return Config(model=ModelConfig(pattern=FAMILIES[family].format(6), width=128, lru_width=192, blocks=blocks))
+    return Config(
+        model=ModelConfig(pattern=FAMILIES[family].format(6), width=128, lru_width=192, blocks=blocks)
+    )
 
 
 def names() -> tuple[str, ...]:

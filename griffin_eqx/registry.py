@@ -79,7 +79,9 @@ class Registry:
     def entries(self) -> tuple[Entry, ...]:
         """Every block on offer, by name, without importing any."""
         added = {
-            id(block): _entry({fold_name(n) for n in (block.name, *block.aliases)}, _where(block), _target(block))
+            id(block): _entry(
+                {fold_name(n) for n in (block.name, *block.aliases)}, _where(block), _target(block)
+            )
             for block in self._added.values()
         }
         return tuple(sorted((*self._found, *added.values()), key=lambda e: (e.name, e.distribution)))
@@ -130,7 +132,9 @@ class Registry:
             spec.loader.exec_module(module)
         except Exception as error:
             del sys.modules[name]
-            raise RegistryError(f"--plugin {path}: running it failed.\n{type(error).__name__}: {error}") from error
+            raise RegistryError(
+                f"--plugin {path}: running it failed.\n{type(error).__name__}: {error}"
+            ) from error
         blocks = [
             value
             for value in vars(module).values()
@@ -174,7 +178,7 @@ class Registry:
             return self._added[entry.name]
         module, _, attribute = entry.target.partition(":")
         try:
-            block = functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+            block: Any = functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
         except Exception as error:
             raise RegistryError(
                 f"block {entry.name!r} of {entry.distribution} cannot be imported from {entry.target}.\n"
@@ -240,7 +244,7 @@ class Registry:
         given = {fold_name(key): value for key, value in defaults.items()} | dict(spec.options)
         try:
             checked = {key: _check_option(block, key, value) for key, value in given.items()}
-            mlp = checked.pop("mlp", "gated")
+            mlp: Any = checked.pop("mlp", "gated")
             return LayerPlan(block, block.Options(**checked), mlp)
         except OptionError as error:
             if error.field in spans or error.field not in given:
@@ -302,18 +306,28 @@ def _check_class(block: Any, entry: Entry | None = None) -> None:
 
     origin = f" ({entry.target} of {entry.distribution})" if entry else ""
     if not (isinstance(block, type) and issubclass(block, AbstractBlock)):
-        raise RegistryError(f"{block!r}{origin} is no temporal-mixing block.\nSubclass griffin_eqx.AbstractBlock.")
+        raise RegistryError(
+            f"{block!r}{origin} is no temporal-mixing block.\nSubclass griffin_eqx.AbstractBlock."
+        )
     missing = [field for field in ("name", "Options", "cache_growth") if not hasattr(block, field)]
     missing += sorted(getattr(block, "__abstractmethods__", ()))
     if missing:
-        raise RegistryError(f"{block.__name__}{origin} lacks {', '.join(missing)}.\nSee `griffin new block --help`.")
+        raise RegistryError(
+            f"{block.__name__}{origin} lacks {', '.join(missing)}.\nSee `griffin new block --help`."
+        )
     if not dataclasses.is_dataclass(block.Options):
-        raise RegistryError(f"{block.__name__}.Options{origin} is no dataclass.\nUse @dataclasses.dataclass(frozen=True).")
+        raise RegistryError(
+            f"{block.__name__}.Options{origin} is no dataclass.\nUse @dataclasses.dataclass(frozen=True)."
+        )
     if "mlp" in {field.name for field in dataclasses.fields(block.Options)}:
-        raise RegistryError(f"{block.__name__}.Options{origin} has an option mlp, which is the residual block's own.")
+        raise RegistryError(
+            f"{block.__name__}.Options{origin} has an option mlp, which is the residual block's own."
+        )
     for field in dataclasses.fields(block.Options):
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise RegistryError(f"{block.__name__}.Options.{field.name}{origin} has no default.\nGive it one.")
+            raise RegistryError(
+                f"{block.__name__}.Options.{field.name}{origin} has no default.\nGive it one."
+            )
     from griffin_eqx.laws import LAWS
 
     if unknown := sorted(set(block.not_applicable) - set(LAWS)):

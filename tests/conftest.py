@@ -45,7 +45,10 @@ def pytest_configure(config):
 def _compile_quickly():
     """Arrays are small and programs many: optimising them takes six times longer than it saves."""
     jax.config.update("jax_disable_most_optimizations", True)
-    if jax.__version_info__ < (0, 11):  # later ones do not know the flag, and an unknown flag ends the process
+    if jax.__version_info__ < (
+        0,
+        11,
+    ):  # later ones do not know the flag, and an unknown flag ends the process
         before = os.environ.get("XLA_FLAGS")
         os.environ["XLA_FLAGS"] = f"{before or ''} --xla_cpu_use_fusion_emitters=false"
         jax.devices()  # Flags are read now. Child processes, perhaps with another JAX, do not inherit this one.

@@ -25,7 +25,11 @@ print(faults())
 @pytest.mark.skipif(not keep_freed_memory(), reason="the C library is not glibc: there is nothing to tell it")
 def test_a_second_allocation_of_64_mib_faults_in_no_pages():
     counts = [
-        int(subprocess.run([sys.executable, "-c", CODE.format(keep=keep)], check=True, capture_output=True).stdout)
+        int(
+            subprocess.run(
+                [sys.executable, "-c", CODE.format(keep=keep)], check=True, capture_output=True
+            ).stdout
+        )
         for keep in (False, True)
     ]
     # 64 MiB are 16,384 pages of 4 KiB, fewer where the kernel hands out large ones.

@@ -25,7 +25,9 @@ def _imported(path):
 
 def _outside(package, allowed):
     known = set(sys.stdlib_module_names) | {package, *allowed}
-    return {path.name: set(_imported(path)) - known for path in _sources(package) if set(_imported(path)) - known}
+    return {
+        path.name: set(_imported(path)) - known for path in _sources(package) if set(_imported(path)) - known
+    }
 
 
 def test_kernels_know_only_jax_numpy_and_jaxtyping():
@@ -67,7 +69,9 @@ def test_nothing_unpickles_or_evaluates(package):
             if isinstance(node, ast.Call):
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
                 assert name not in {"eval", "exec"}, (path, node.lineno)
-                assert not any(k.arg == "allow_pickle" and getattr(k.value, "value", True) for k in node.keywords)
+                assert not any(
+                    k.arg == "allow_pickle" and getattr(k.value, "value", True) for k in node.keywords
+                )
 
 
 @pytest.mark.parametrize("module", ["pattern", "config", "presets", "registry", "errors", "laws", "cli"])

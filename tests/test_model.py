@@ -130,7 +130,7 @@ def test_padding_on_either_side_changes_nothing(seed, left, length):
         assert_close(np.asarray(logits)[here], np.asarray(want)[:length], "logits", tol=TOLERANCE)
         step = SequenceLayout(jnp.asarray([length], jnp.int32), jnp.asarray(1, jnp.int32))
         following = [run(model, tokens[:1], step, held)[0] for held in (cache, want_cache)]
-        assert_close(*following, "logits of the next token", tol=TOLERANCE)
+        assert_close(following[0], following[1], "logits of the next token", tol=TOLERANCE)
 
 
 def test_a_layout_and_a_mask_together_are_refused(model):
@@ -347,6 +347,7 @@ def test_presets_have_the_published_number_of_parameters(preset):
     model, config = shapes_of(preset), presets.preset(preset).model
     everything, non_embedding = count_parameters(model)
     assert non_embedding == NON_EMBEDDING[preset]
+    assert config.vocab_size is not None
     assert everything - non_embedding == config.vocab_size * config.width
 
 
@@ -363,5 +364,5 @@ def test_flops_are_those_that_xla_counts(pattern):
     model = build(pattern, width=128, lru_width=256, num_heads=None, vocab_size=512, blocks=blocks)
     arrays, static = eqx.partition(model, eqx.is_array)
     program = jax.jit(lambda arrays, tokens: eqx.combine(arrays, static)(tokens)[0])
-    counted = program.lower(arrays, tokens_of(0, 16)).compile().cost_analysis()["flops"]
+    counted = (program.lower(arrays, tokens_of(0, 16)).compile().cost_analysis() or {})["flops"]
     assert model.flops(16) == pytest.approx(counted, rel=0.03)

@@ -25,7 +25,8 @@ SMALL = {
 BUDGET = {
     "train": SMALL,
     "sample": {"--max-new-tokens": "4"},
-    "bench": {key: value for key, value in SMALL.items() if not key.startswith("--train")} | {"--repeats": "1"},
+    "bench": {key: value for key, value in SMALL.items() if not key.startswith("--train")}
+    | {"--repeats": "1"},
 }
 """Overrides by verb that replace what the README says or are added to it."""
 

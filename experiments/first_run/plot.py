@@ -38,7 +38,9 @@ def main(runs: list[str]) -> None:
         config = load_file(run / "config.toml")
         points = curve(run)
         family = run.name.partition("-tiny")[0].capitalize().replace("Mqa", "MQA Transformer")
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"{family}  {config.model.pattern}")
+        axes.plot(
+            *zip(*points, strict=True), marker="o", markersize=3, label=f"{family}  {config.model.pattern}"
+        )
         results.append(
             {
                 "model": family,
@@ -46,7 +48,9 @@ def main(runs: list[str]) -> None:
                 "parameters": gx.describe(config).parameters,
                 "steps": config.train.steps,
                 "seconds": round(points[-1][0], 1),
-                "tokens_per_second": round(config.train.steps * config.data.batch_size * config.data.seq_len / points[-1][0]),
+                "tokens_per_second": round(
+                    config.train.steps * config.data.batch_size * config.data.seq_len / points[-1][0]
+                ),
                 "validation_bits_per_byte": round(points[-1][1], 4),
                 "curve": [[round(s, 1), round(b, 4)] for s, b in points],
             }

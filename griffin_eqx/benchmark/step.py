@@ -6,6 +6,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -79,7 +80,9 @@ class StepBenchmark:
     peak_bytes: int
 
 
-def bench_step(config: Config, *, repeats: int = 5, say: Callable[[str], None] = lambda _: None) -> StepBenchmark:
+def bench_step(
+    config: Config, *, repeats: int = 5, say: Callable[[str], None] = lambda _: None
+) -> StepBenchmark:
     """Measures the step of a configuration with random tokens.
 
     Args:
@@ -101,13 +104,11 @@ def bench_step(config: Config, *, repeats: int = 5, say: Callable[[str], None] =
     # Forward first: the train step gives the state's buffers away.
     say("compiling the forward step")
     started = time.perf_counter()
-    forward = eqx.filter_jit(lambda model, batch: evaluate_batch(model, batch, None)[0].sum())
+    forward: Any = eqx.filter_jit(lambda model, batch: evaluate_batch(model, batch, None)[0].sum())
     compiled = forward.lower(state.model, batch).compile()
     forward_compile = time.perf_counter() - started
     say("timing the forward step")
-    model = state.model
-    forward_times = _time(lambda: compiled(model, batch), repeats, product, peaks)
-    del model
+    forward_times = _time(partial(compiled, state.model, batch), repeats, product, peaks)
 
     say("compiling the train step")
     started = time.perf_counter()

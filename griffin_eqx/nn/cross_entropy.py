@@ -30,8 +30,8 @@ def token_nll(
     """
 
     def one(chunk):
-        score, nll = _score(*chunk, weight.astype(hidden.dtype), vocab_size, soft_cap)[1:]
-        del score
+        chunk_hidden, chunk_targets = chunk
+        _, _, nll = _score(chunk_hidden, chunk_targets, weight.astype(hidden.dtype), vocab_size, soft_cap)
         return nll
 
     return jax.lax.map(one, _chunks(hidden, targets, weight.shape[0])).reshape(-1)[: hidden.shape[0]]
@@ -72,7 +72,10 @@ def _forward(hidden, weight, targets, vocab_size, soft_cap):
         dweight = dweight + jnp.matmul(dscore.T, chunk_hidden, preferred_element_type=jnp.float32)
         return (total + nll.sum(), dweight), dhidden.astype(hidden.dtype)
 
-    start = (jnp.zeros((), jnp.promote_types(hidden.dtype, jnp.float32)), jnp.zeros(weight.shape, jnp.float32))
+    start = (
+        jnp.zeros((), jnp.promote_types(hidden.dtype, jnp.float32)),
+        jnp.zeros(weight.shape, jnp.float32),
+    )
     (total, dweight), dhidden = jax.lax.scan(step, start, _chunks(hidden, targets, weight.shape[0]))
     return total, (dhidden.reshape(-1, width)[:tokens], dweight.astype(weight.dtype))
 

@@ -24,9 +24,7 @@ class Embedding(eqx.Module):
     vocab_size: int = eqx.field(static=True)
 
     @classmethod
-    def init(
-        cls, vocab_size: int, width: int, *, dtype: Any = jnp.float32, key: PRNGKeyArray
-    ) -> "Embedding":
+    def init(cls, vocab_size: int, width: int, *, dtype: Any = jnp.float32, key: PRNGKeyArray) -> "Embedding":
         """Draws rows of variance `1 / width`; the filler is zero and stays so."""
         rows = -(-vocab_size // ROW_MULTIPLE) * ROW_MULTIPLE
         weight = normal(key, (rows, width), 1 / width, dtype)

@@ -106,7 +106,9 @@ def _folded_block_outer(x, y, *, blocks):
     return lax.map(lambda block: _plain_outer(*block), (_turns(x, blocks), _turns(y, blocks)))
 
 
-def _define(primitive: Primitive, plain: Callable, folded: Callable, transposes: tuple, by_rows: Callable | None):
+def _define(
+    primitive: Primitive, plain: Callable, folded: Callable, transposes: tuple, by_rows: Callable | None
+):
     """Gives a bilinear primitive its meaning: `plain` everywhere, `folded` on CPU.
 
     `by_rows` is the product itself where a batch of x is only more rows, and None where it is not.

@@ -1,6 +1,6 @@
 """What training lowers: the mean negative log-likelihood of the next token."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -51,7 +51,7 @@ def batch_nll(
     hidden, cache = batch_hidden(model, batch, cache, remat=remat)
     flat = hidden.reshape(-1, hidden.shape[-1])
     embedding = model.embedding
-    nll = summed_nll(
+    nll: Any = summed_nll(
         flat, embedding.weight, batch.targets.reshape(-1), embedding.vocab_size, model.logit_soft_cap
     )
     return nll, cache

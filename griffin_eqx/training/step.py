@@ -75,7 +75,7 @@ class Step:
     """
 
     def __init__(self, update: Callable[..., tuple[TrainState, Metrics]]):
-        self._update = eqx.filter_jit(update, donate="all-except-first")
+        self._update: Any = eqx.filter_jit(update, donate="all-except-first")
 
     def __call__(
         self, state: TrainState, batch: TokenBatch, continues: Bool[Array, " batch"]
@@ -128,7 +128,8 @@ def make_step(config: Config) -> Step:
 
         def add(carry, inputs):
             nll, grads = carry
-            (_, (part_nll, cache)), part = value_and_grad(model, *inputs, targets)
+            batch, cache = inputs
+            (_, (part_nll, cache)), part = value_and_grad(model, batch, cache, targets)
             return (nll + part_nll, jax.tree.map(jnp.add, grads, part)), cache
 
         zeros = jax.tree.map(jnp.zeros_like, eqx.filter(model, eqx.is_inexact_array))

@@ -20,9 +20,6 @@ from griffin_eqx.verify.block_laws import (
 from griffin_eqx.verify.block_laws import (
     law_tests as law_tests,
 )
-from griffin_eqx.verify.law import Law as Law
-from griffin_eqx.verify.scan_laws import SCAN_LAWS as SCAN_LAWS
-from griffin_eqx.verify.scan_laws import scan_law_tests as scan_law_tests
 from griffin_eqx.verify.comparison import (
     assert_close as assert_close,
 )
@@ -32,3 +29,6 @@ from griffin_eqx.verify.comparison import (
 from griffin_eqx.verify.comparison import (
     tolerance as tolerance,
 )
+from griffin_eqx.verify.law import Law as Law
+from griffin_eqx.verify.scan_laws import SCAN_LAWS as SCAN_LAWS
+from griffin_eqx.verify.scan_laws import scan_law_tests as scan_law_tests

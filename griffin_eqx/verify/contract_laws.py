@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from griffin_eqx.errors import OptionError
 from griffin_eqx.pattern import LayerSpec, PatternError
 from griffin_eqx.registry import Registry
+from griffin_eqx.verify.comparison import assert_close
 from griffin_eqx.verify.law import Law
 from griffin_eqx.verify.sequence_laws import SAME_PROGRAM, TOLERANCE
 from griffin_eqx.verify.strategies import ROW, Chunk, whole_rows
 from griffin_eqx.verify.subject import Subject, chunk, empty_cache, forward, inner, pullback, stream
-from griffin_eqx.verify.comparison import assert_close
 
 BATCH_ROW = 8
 BOUND = 5
@@ -170,6 +170,7 @@ def _rematerialised(arguments, layout, dy):
 def _transforms(subject: Subject, cases: Any) -> None:
     block, *batch = _batch(subject, cases)
     together = _by_row(block, *batch)
+    x = layout = empty = y = tokens = None
     for i, case in enumerate(cases):
         x, layout, empty, _ = jax.tree.map(jnp.asarray, _row(i, batch))
         y, last = forward(block, x, layout, empty)

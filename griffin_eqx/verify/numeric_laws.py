@@ -11,10 +11,10 @@ import numpy as np
 from hypothesis import strategies as st
 
 from griffin_eqx.block import SequenceLayout
+from griffin_eqx.verify.comparison import assert_close, assert_finite, tolerance
 from griffin_eqx.verify.law import Law
 from griffin_eqx.verify.strategies import Case, Chunk, paddings, rows, seeds
 from griffin_eqx.verify.subject import MAX_SEQ_LEN, Subject, chunk, empty_cache, forward, inner
-from griffin_eqx.verify.comparison import assert_close, assert_finite, tolerance
 
 HALF = 8
 """The bucket of each of the two chunks that gradients go through."""

@@ -12,9 +12,9 @@ from griffin_kernels.linear_scan import Planar
 from griffin_kernels.linear_scan.oracle import linear_scan_oracle, linear_scan_vjp_oracle
 from hypothesis import strategies as st
 
+from griffin_eqx.verify.comparison import assert_close, tolerance
 from griffin_eqx.verify.law import Law
 from griffin_eqx.verify.strategies import seeds
-from griffin_eqx.verify.comparison import assert_close, tolerance
 
 SEQ_LENS = (0, 1, 8, 9)
 """Nothing, one token, a tile, and one more: the last is the sum of two of them in four ways."""
@@ -282,7 +282,7 @@ def _without(scan, reverse):
 
 
 def _vmap(subject: ScanSubject, case: ScanCase) -> None:
-    x, a, h0, reset, dh, dh_last = case.arrays()
+    x, a, h0, reset, _, _ = case.arrays()
     run = jax.vmap(lambda *z: subject.scan(*z, reverse=case.reverse))
     h, h_last = jax.jit(run)(*_shapes(case))
     want = subject.run(case, x, a, h0, reset)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from griffin_eqx.verify.comparison import assert_close, assert_finite, tolerance
 from griffin_eqx.verify.law import Law
 from griffin_eqx.verify.strategies import ROW, Case, cut_rows, whole_rows
 from griffin_eqx.verify.subject import (
@@ -16,7 +17,6 @@ from griffin_eqx.verify.subject import (
     pullback,
     stream,
 )
-from griffin_eqx.verify.comparison import assert_close, assert_finite, tolerance
 
 TOLERANCE = tolerance(np.float32, ROW)
 SAME_PROGRAM = "the same numbers in another order of summation: float32 rounding, `tolerance(float32, row)`"

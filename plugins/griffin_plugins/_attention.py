@@ -64,7 +64,8 @@ class AbstractAttentionBlock(AbstractBlock):
         head_dim, kv_heads = options.head_dim, options.kv_heads
         if dims.num_heads is None and dims.width % head_dim:
             raise OptionError(
-                "head_dim", f"{head_dim} does not divide width={dims.width}; choose one that does, or set num_heads"
+                "head_dim",
+                f"{head_dim} does not divide width={dims.width}; choose one that does, or set num_heads",
             )
         num_heads = dims.num_heads or dims.width // head_dim
         if num_heads % kv_heads:
@@ -72,7 +73,9 @@ class AbstractAttentionBlock(AbstractBlock):
         keys = jax.random.split(key, 4)
         attended = num_heads * head_dim
         return cls(
-            query=Linear.init(dims.width, attended, axes=("width", "num_heads"), dtype=dims.dtype, key=keys[0]),
+            query=Linear.init(
+                dims.width, attended, axes=("width", "num_heads"), dtype=dims.dtype, key=keys[0]
+            ),
             key=Linear.init(
                 dims.width, kv_heads * head_dim, axes=("width", "kv_heads"), dtype=dims.dtype, key=keys[1]
             ),

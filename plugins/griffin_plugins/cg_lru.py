@@ -72,7 +72,7 @@ class CGLRUBlock(AbstractBlock):
         half = lru_width // 2
         keys = jax.random.split(key, 8)
         made: dict[str, Any] = {"bias": dims.biases, "dtype": dims.dtype}
-        into = ("width", "lru_width")
+        into, out_of = ("width", "lru_width"), ("lru_width", "width")
         return cls(
             into_lru=Linear.init(dims.width, lru_width, axes=into, **made, key=keys[0]),
             into_gate=Linear.init(dims.width, lru_width, axes=into, **made, key=keys[1]),
@@ -82,7 +82,7 @@ class CGLRUBlock(AbstractBlock):
             a_param=init_a_param(options.decay_init, half, options.c, key=keys[5]),
             theta=jax.random.uniform(keys[7], (half,), maxval=options.max_phase / options.c),
             out=Linear.init(
-                lru_width, dims.width, axes=into[::-1], gain=2 / dims.num_layers, **made, key=keys[6]
+                lru_width, dims.width, axes=out_of, gain=2 / dims.num_layers, **made, key=keys[6]
             ),
             c=options.c,
         )
@@ -109,9 +109,7 @@ class CGLRUBlock(AbstractBlock):
         u_re, u_im = jnp.split(u.astype(log_a.dtype), 2, axis=-1)
         radius = jnp.exp(log_a)
         # Padding leaves the state alone: decay 1, input 0.
-        a = Planar(
-            jnp.where(valid, radius * jnp.cos(phase), 1), jnp.where(valid, radius * jnp.sin(phase), 0)
-        )
+        a = Planar(jnp.where(valid, radius * jnp.cos(phase), 1), jnp.where(valid, radius * jnp.sin(phase), 0))
         h0 = None if cache is None else Planar(cache.h_re, cache.h_im)
         gated = Planar(jnp.where(valid, scale * u_re, 0), jnp.where(valid, scale * u_im, 0))
         h, h_last = linear_scan(gated, a, h0, layout.reset)

@@ -29,7 +29,9 @@ class LocalMQAOptions:
 
     def __post_init__(self):
         if self.window_size < 1:
-            raise OptionError("window_size", f"counts the token itself and must be at least 1, got {self.window_size}")
+            raise OptionError(
+                "window_size", f"counts the token itself and must be at least 1, got {self.window_size}"
+            )
         check_attention_options(self)
 
 
@@ -42,6 +44,8 @@ class LocalMQABlock(AbstractAttentionBlock):
     name: ClassVar[str] = "local_mqa"
     aliases: ClassVar[tuple[str, ...]] = ("L",)
     summary: ClassVar[str] = "multi-query attention over a sliding window, with rotary positions"
-    source: ClassVar[str] = "De et al. 2024, arXiv:2402.19427, section 2.3; Beltagy et al. 2020, arXiv:2004.05150"
+    source: ClassVar[str] = (
+        "De et al. 2024, arXiv:2402.19427, section 2.3; Beltagy et al. 2020, arXiv:2004.05150"
+    )
     Options: ClassVar[type] = LocalMQAOptions
     cache_growth: ClassVar[CacheGrowth] = "window"

@@ -74,7 +74,8 @@ def resolve_widths(options: RecurrentOptions, dims: Dims, *, halves: int = 1) ->
     if lru_width % (halves * options.gate_blocks):
         parts = "" if halves == 1 else f" {halves} halves of"
         raise OptionError(
-            "gate_blocks", f"{lru_width=} cannot be cut into{parts} gate_blocks={options.gate_blocks} equal blocks"
+            "gate_blocks",
+            f"{lru_width=} cannot be cut into{parts} gate_blocks={options.gate_blocks} equal blocks",
         )
     return lru_width, options.gate_blocks
 
@@ -114,7 +115,7 @@ class RGLRUBlock(AbstractBlock):
         lru_width, blocks = resolve_widths(options, dims)
         keys = jax.random.split(key, 7)
         made: dict[str, Any] = {"bias": dims.biases, "dtype": dims.dtype}
-        into = ("width", "lru_width")
+        into, out_of = ("width", "lru_width"), ("lru_width", "width")
         return cls(
             into_lru=Linear.init(dims.width, lru_width, axes=into, **made, key=keys[0]),
             into_gate=Linear.init(dims.width, lru_width, axes=into, **made, key=keys[1]),
@@ -125,7 +126,7 @@ class RGLRUBlock(AbstractBlock):
             input_gate=BlockDiagonalLinear.init(lru_width, lru_width, blocks, dtype=dims.dtype, key=keys[4]),
             a_param=init_a_param(options.decay_init, lru_width, options.c, key=keys[5]),
             out=Linear.init(
-                lru_width, dims.width, axes=into[::-1], gain=2 / dims.num_layers, **made, key=keys[6]
+                lru_width, dims.width, axes=out_of, gain=2 / dims.num_layers, **made, key=keys[6]
             ),
             c=options.c,
         )
@@ -150,9 +151,9 @@ class RGLRUBlock(AbstractBlock):
         gated = jnp.where(reset, 1, input_multiplier(log_a)) * input_gate * u.astype(log_a.dtype)
         # Padding leaves the state alone: decay 1, input 0.
         a = jnp.where(valid, jnp.exp(log_a), 1)
-        h, h_last = linear_scan(
-            jnp.where(valid, gated, 0), a, None if cache is None else cache.h, layout.reset
-        )
+        h0 = None if cache is None else cache.h
+        states: Any = linear_scan(jnp.where(valid, gated, 0), a, h0, layout.reset)
+        h, h_last = states
         h = tap("h", h)
         y = self.out(h.astype(x.dtype) * jax.nn.gelu(self.into_gate(x), approximate=True))
         return y, None if conv is None else RecurrentCache(conv, h_last)

@@ -90,6 +90,7 @@ def test_on_cpu_the_batch_is_folded_into_the_rows():
         return jnp.sin(jax.vmap(lambda row: rows_matmul(row, w))(x)).sum()
 
     text = jax.jit(jax.grad(loss)).lower(jnp.ones((24, 40)), jnp.ones((3, 16, 24))).compile().as_text()
+    assert text is not None
     assert "f32[48,24]" in text  # 3 * 16 rows
     assert "f32[24,48]" not in text
     assert "f32[40,48]" not in text

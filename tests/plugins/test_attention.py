@@ -1,5 +1,7 @@
 """Local and global attention: what a window means, and what is refused."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -17,11 +19,11 @@ pytestmark = pytest.mark.core
 DIMS = Dims(width=12, lru_width=20, num_layers=2)
 
 
-def build_local(**options):
+def build_local(**options: Any):
     return LocalMQABlock.init(LocalMQAOptions(**({"head_dim": 4} | options)), DIMS, key=jax.random.key(0))
 
 
-def build_global(**options):
+def build_global(**options: Any):
     return GlobalMQABlock.init(GlobalMQAOptions(**({"head_dim": 4} | options)), DIMS, key=jax.random.key(0))
 
 

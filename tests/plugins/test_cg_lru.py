@@ -1,5 +1,7 @@
 """The CG-LRU block: appendix B of the paper."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.core
 DIMS = Dims(width=12, lru_width=20, num_layers=2, biases=True)
 
 
-def build(**options):
+def build(**options: Any):
     return CGLRUBlock.init(ComplexOptions(**({"gate_blocks": 1} | options)), DIMS, key=jax.random.key(0))
 
 

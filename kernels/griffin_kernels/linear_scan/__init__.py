@@ -2,6 +2,8 @@
 
 from griffin_kernels.linear_scan.api import (
     IMPLEMENTATIONS as IMPLEMENTATIONS,
+)
+from griffin_kernels.linear_scan.api import (
     linear_scan as linear_scan,
 )
 from griffin_kernels.linear_scan.planar import Planar as Planar

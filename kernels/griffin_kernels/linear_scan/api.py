@@ -73,7 +73,9 @@ def _check(x, a, h0, reset) -> Array:
         for leaf in jax.tree.leaves(z):
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 advice = " Pass a Planar(re, im) pair." if jnp.iscomplexobj(leaf) else ""
-                raise TypeError(f"linear_scan needs real floating arrays: got {name} of dtype {leaf.dtype}.{advice}")
+                raise TypeError(
+                    f"linear_scan needs real floating arrays: got {name} of dtype {leaf.dtype}.{advice}"
+                )
     leaf = jax.tree.leaves(x)[0]
     if leaf.ndim < 2:
         raise ValueError(f"linear_scan needs x of shape [..., seq_len, width]: got {leaf.shape}.")

@@ -17,7 +17,8 @@ def linear_scan_oracle(x, a, h0=None, reset=None, *, reverse=False):
       `(h, h_last)`, float64 or complex128.
     """
     x, a = np.asarray(x), np.asarray(a)
-    wide = np.complex128 if np.iscomplexobj(x) or np.iscomplexobj(a) or np.iscomplexobj(h0) else np.float64
+    is_complex = any(np.iscomplexobj(z) for z in (x, a, h0) if z is not None)
+    wide = np.complex128 if is_complex else np.float64
     x, a = x.astype(wide), a.astype(wide)
     state = np.zeros(x.shape[:-2] + x.shape[-1:], wide) if h0 is None else np.array(h0, wide)
     h = np.empty_like(x)

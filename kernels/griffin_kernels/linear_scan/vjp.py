@@ -1,6 +1,7 @@
 """One derivative rule for every implementation: the adjoint of a linear recurrence is one run backwards."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,8 @@ def differentiable_scan(x, a, h0, reset, reverse, implementation):
 
 
 def _forward(x, a, h0, reset, reverse, implementation):
-    h, h_last = differentiable_scan(x, a, h0, reset, reverse, implementation)
+    answer: Any = differentiable_scan(x, a, h0, reset, reverse, implementation)
+    h, h_last = answer
     # Named, so that a `jax.checkpoint` policy can keep it: running the scan again is what costs most.
     h = jax.tree.map(lambda z: checkpoint_name(z, "linear_scan"), h)
     return (h, h_last), (a, h, h0, reset)

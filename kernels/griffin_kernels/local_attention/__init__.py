@@ -2,6 +2,10 @@
 
 from griffin_kernels.local_attention.api import (
     cached_attention as cached_attention,
+)
+from griffin_kernels.local_attention.api import (
     local_attention as local_attention,
+)
+from griffin_kernels.local_attention.api import (
     merge as merge,
 )

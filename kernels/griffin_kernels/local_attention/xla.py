@@ -11,6 +11,7 @@ out of their projection and one matrix product serves all heads.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,9 @@ def _blocks(q, k, v, lookback, block):
 def _scores(q_i, k_j, i, j, lookback_i):
     """Scaled scores of one pair of blocks in float32 and which of them are visible."""
     block, rows = k_j.shape[1], q_i.shape[1]
-    score = jnp.einsum("krd,kjd->krj", q_i, k_j, preferred_element_type=np.promote_types(q_i.dtype, jnp.float32))
+    score = jnp.einsum(
+        "krd,kjd->krj", q_i, k_j, preferred_element_type=np.promote_types(q_i.dtype, jnp.float32)
+    )
     back = (i - j) * block + jnp.arange(block)[:, None] - jnp.arange(block)[None, :]
     visible = (back >= 0) & (back <= lookback_i[:, None])
     visible = jnp.broadcast_to(visible[:, None, :], (block, rows // block, block)).reshape(1, rows, block)
@@ -91,14 +94,19 @@ def blockwise_attention(q, k, v, lookback, window_size, block):
         total = total.at[i].set(total[i] * keep + weight.sum(-1))
         return (out, top.at[i].set(new_top), total), None
 
-    start = (jnp.zeros(q_b.shape, wide), jnp.full(q_b.shape[:3], _MASKED, wide), jnp.zeros(q_b.shape[:3], wide))
+    start = (
+        jnp.zeros(q_b.shape, wide),
+        jnp.full(q_b.shape[:3], _MASKED, wide),
+        jnp.zeros(q_b.shape[:3], wide),
+    )
     (out, top, total), _ = jax.lax.scan(step, start, block_pairs(q_b.shape[0], block, window_size))
     out = _from_rows((out / total[..., None]).astype(q.dtype), group, seq_len)
     return out, _from_rows((top + jnp.log(total))[..., None], group, seq_len)[..., 0]
 
 
 def _forward(q, k, v, lookback, window_size, block):
-    out, lse = blockwise_attention(q, k, v, lookback, window_size, block)
+    answer: Any = blockwise_attention(q, k, v, lookback, window_size, block)
+    out, lse = answer
     # Named, so that a `jax.checkpoint` policy can keep them instead of running the blocks again.
     out, lse = checkpoint_name(out, "local_attention"), checkpoint_name(lse, "local_attention")
     return (out, lse), (q, k, v, lookback, out, lse)
