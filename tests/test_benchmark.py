@@ -2,11 +2,19 @@
 
 import json
 
+import jax
 import pytest
 
 from griffin_eqx.cli import main
 
 SMALL = ["--model.width", "16", "--model.lru_width", "16", "--data.batch_size", "2", "--data.seq_len", "16"]
+
+
+@pytest.fixture(autouse=True)
+def usual_promotion():
+    """As users have it: Optax's schedules divide floats by integers, which strict promotion refuses."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
 
 
 def _measure(capsys, pattern):

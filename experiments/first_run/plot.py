@@ -1,4 +1,4 @@
-"""Draws validation bits per byte against training time from the metrics of finished runs.
+"""Draws validation bits per byte against steps from the metrics of finished runs.
 
     python experiments/first_run/plot.py runs/griffin-tiny-* runs/hawk-tiny-* runs/mqa-tiny-*
 
@@ -19,14 +19,14 @@ from griffin_eqx.training.metrics import read_metrics
 HERE = Path(__file__).parent
 
 
-def curve(run: Path) -> list[tuple[float, float]]:
-    """`(seconds of training, validation bits per byte)` of each evaluation."""
+def curve(run: Path) -> list[tuple[int, float, float]]:
+    """`(step, seconds of training, validation bits per byte)` of each evaluation."""
     seconds, points = 0.0, []
     for line in read_metrics(run / "metrics.jsonl"):
         if line["kind"] == "train":
             seconds = line["time"]["seconds"]
         elif line["kind"] == "validation":
-            points.append((seconds, line["bits_per_byte"]))
+            points.append((line["step"], seconds, line["bits_per_byte"]))
     return points
 
 
@@ -38,24 +38,20 @@ def main(runs: list[str]) -> None:
         config = load_file(run / "config.toml")
         points = curve(run)
         family = run.name.partition("-tiny")[0].capitalize().replace("Mqa", "MQA Transformer")
-        axes.plot(
-            *zip(*points, strict=True), marker="o", markersize=3, label=f"{family}  {config.model.pattern}"
-        )
+        steps, seconds, bits = zip(*points, strict=True)
+        axes.plot(steps, bits, marker="o", markersize=3, label=f"{family}  {config.model.pattern}")
         results.append(
             {
                 "model": family,
                 "pattern": config.model.pattern,
                 "parameters": gx.describe(config).parameters,
                 "steps": config.train.steps,
-                "seconds": round(points[-1][0], 1),
-                "tokens_per_second": round(
-                    config.train.steps * config.data.batch_size * config.data.seq_len / points[-1][0]
-                ),
-                "validation_bits_per_byte": round(points[-1][1], 4),
-                "curve": [[round(s, 1), round(b, 4)] for s, b in points],
+                "seconds": round(seconds[-1], 1),
+                "validation_bits_per_byte": round(bits[-1], 4),
+                "curve": [[step, round(value, 4)] for step, value in zip(steps, bits, strict=True)],
             }
         )
-    axes.set(xlabel="seconds of training, 2 CPU cores", ylabel="validation bits per byte")
+    axes.set(xlabel="steps of 2,048 tokens", ylabel="validation bits per byte")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
     plt.rcParams["svg.hashsalt"] = "first_run"
@@ -64,7 +60,7 @@ def main(runs: list[str]) -> None:
     for line in results:
         print(
             f"| {line['model']} | `{line['pattern']}` | {line['parameters']:,} | {line['steps']:,} | "
-            f"{line['seconds']:.0f} | {line['tokens_per_second']:,} | {line['validation_bits_per_byte']:.3f} |"
+            f"{line['seconds']:.0f} | {line['validation_bits_per_byte']:.3f} |"
         )
 
 

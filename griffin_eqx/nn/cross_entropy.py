@@ -5,6 +5,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 _CHUNK_ELEMENTS = 2**24
@@ -65,15 +66,17 @@ def _forward(hidden, weight, targets, vocab_size, soft_cap):
         # d nll / d logits = softmax - one hot of the target.
         top = score.max(-1, keepdims=True)
         weights = jnp.exp(score - top)
-        hit = jnp.arange(score.shape[1]) == chunk_targets[:, None]
-        dscore = jnp.where(real[:, None], weights / weights.sum(-1, keepdims=True) - hit, 0)
+        hit = jnp.arange(score.shape[1])[None, :] == chunk_targets[:, None]
+        dscore = jnp.where(
+            real[:, None], weights / weights.sum(-1, keepdims=True) - hit.astype(score.dtype), 0
+        )
         dscore = (dscore if slope is None else dscore * slope).astype(hidden.dtype)
         dhidden = jnp.matmul(dscore, narrow, preferred_element_type=jnp.float32)
         dweight = dweight + jnp.matmul(dscore.T, chunk_hidden, preferred_element_type=jnp.float32)
         return (total + nll.sum(), dweight), dhidden.astype(hidden.dtype)
 
     start = (
-        jnp.zeros((), jnp.promote_types(hidden.dtype, jnp.float32)),
+        jnp.zeros((), np.promote_types(hidden.dtype, jnp.float32)),
         jnp.zeros(weight.shape, jnp.float32),
     )
     (total, dweight), dhidden = jax.lax.scan(step, start, _chunks(hidden, targets, weight.shape[0]))
@@ -82,7 +85,11 @@ def _forward(hidden, weight, targets, vocab_size, soft_cap):
 
 def _backward(vocab_size, soft_cap, residuals, cotangent):
     dhidden, dweight = residuals
-    return (dhidden * cotangent).astype(dhidden.dtype), (dweight * cotangent).astype(dweight.dtype), None
+
+    def scale(z):
+        return (z.astype(cotangent.dtype) * cotangent).astype(z.dtype)
+
+    return scale(dhidden), scale(dweight), None
 
 
 summed_nll.defvjp(_forward, _backward)
@@ -100,14 +107,14 @@ def _chunks(hidden, targets, vocab_rows):
 
 def _score(hidden, targets, weight, vocab_size, soft_cap):
     """`(slope of the cap or None, masked scores, nll)` of one chunk, in float32 or wider."""
-    wide = jnp.promote_types(hidden.dtype, jnp.float32)
+    wide = np.promote_types(hidden.dtype, jnp.float32)
     score = jnp.matmul(hidden, weight.T, preferred_element_type=wide)
     slope = None
     if soft_cap:
         bent = jnp.tanh(score / soft_cap)
         slope, score = 1 - jnp.square(bent), soft_cap * bent
     if vocab_size < weight.shape[0]:
-        score = jnp.where(jnp.arange(weight.shape[0]) < vocab_size, score, -jnp.inf)
+        score = jnp.where((jnp.arange(weight.shape[0]) < vocab_size)[None, :], score, -jnp.inf)
     picked = jnp.take_along_axis(score, jnp.maximum(targets, 0)[:, None], axis=-1)[:, 0]
     nll = jnp.where(targets >= 0, jax.nn.logsumexp(score, axis=-1) - picked, 0)
     return slope, score, nll

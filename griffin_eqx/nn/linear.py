@@ -74,8 +74,8 @@ class BlockDiagonalLinear(eqx.Module):
     def __call__(self, x: Float[Array, "seq_len in_features"]) -> Float[Array, "seq_len out_features"]:
         """Applies the layer; the result is in `promote_types(x.dtype, float32)`, ready for a gate.
 
-        The products run in the dtype of `x`; the bias is added after the cast.
+        The products are in that dtype too: a gate near 0 or 1 would lose its decay to a rounded argument.
         """
         wide = np.promote_types(x.dtype, jnp.float32)
-        y = block_matmul(x, self.weight.astype(x.dtype)).astype(wide)
+        y = block_matmul(x.astype(wide), self.weight.astype(wide))
         return y + self.bias.astype(wide).reshape(1, -1)

@@ -58,7 +58,7 @@ def law_tests(
     *,
     options: Any = None,
     dims: Dims = DIMS,
-    laws: Collection[str] = tuple(BLOCK_LAWS),
+    laws: Collection[str] | None = None,
 ) -> Callable[..., None]:
     """Makes one pytest test for each law: `test_my_block = law_tests(MyBlock)`.
 
@@ -68,8 +68,8 @@ def law_tests(
       block: The class.
       options: As for `check_block`.
       dims: As for `check_block`.
-      laws: The names of the laws; all of them unless said otherwise, for further options of a block perhaps
-        those that the options matter to.
+      laws: The names of the laws, all of them when None; for further options of a block perhaps those that
+        the options matter to.
 
     Returns:
       A test function, parametrised by the law's name.
@@ -78,7 +78,7 @@ def law_tests(
 
     subject = _subject(block, options, dims)
 
-    @pytest.mark.parametrize("law", laws)
+    @pytest.mark.parametrize("law", list(BLOCK_LAWS if laws is None else laws))
     def test(law):
         if law in block.not_applicable:
             pytest.skip(f"{block.name}: {law} does not apply: {block.not_applicable[law]}")

@@ -2,145 +2,30 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from griffin_kernels.linear_scan import Planar
 from griffin_kernels.linear_scan.oracle import linear_scan_oracle, linear_scan_vjp_oracle
-from hypothesis import strategies as st
 
-from griffin_eqx.verify.comparison import assert_close, tolerance
+from griffin_eqx.verify.comparison import assert_close
 from griffin_eqx.verify.law import Law
+from griffin_eqx.verify.scan_subject import (
+    SEQ_LENS,
+    WIDTH,
+    ScanCase,
+    ScanSubject,
+    arguments,
+    compiled,
+    narrowed,
+    read,
+    rounded,
+    scan_cases,
+)
 from griffin_eqx.verify.strategies import seeds
 
-SEQ_LENS = (0, 1, 8, 9)
-"""Nothing, one token, a tile, and one more: the last is the sum of two of them in four ways."""
-
-ROWS, WIDTH = 2, 3
-
 LONG = 1000
-
-
-@dataclasses.dataclass(frozen=True)
-class ScanSubject:
-    """A function with the signature of `linear_scan`."""
-
-    scan: Callable[..., Any]
-
-    def __str__(self) -> str:
-        keywords = getattr(self.scan, "keywords", {})
-        return "_".join(
-            [getattr(getattr(self.scan, "func", self.scan), "__name__", "scan"), *keywords.values()]
-        )
-
-    def run(self, case: "ScanCase", x: Any, a: Any, h0: Any, reset: Any) -> tuple[Any, Any]:
-        """`(h, h_last)` of float64 or complex128 arrays, computed in the case's dtype."""
-        forward, _ = _compiled(self.scan, case.reverse)
-        h, h_last = forward(*_narrowed(case, x, a), _narrowed(case, h0, dtype=np.float32), jnp.asarray(reset))
-        return _read(h), _read(h_last)
-
-    def pull(self, case: "ScanCase", x: Any, a: Any, h0: Any, reset: Any, dh: Any, dh_last: Any) -> Any:
-        """The cotangents `(dx, da, dh0)` of the same, given those of the outputs."""
-        _, backward = _compiled(self.scan, case.reverse)
-        wide = [_narrowed(case, z, dtype=np.float32) for z in (h0, dh_last)]
-        back = backward(*_narrowed(case, x, a), wide[0], jnp.asarray(reset), *_narrowed(case, dh), wide[1])
-        return tuple(_read(z) for z in back)
-
-
-@dataclasses.dataclass(frozen=True)
-class ScanCase:
-    """The kind of a scan and the seed of its arrays.
-
-    Attributes:
-      seq_len: One of `SEQ_LENS`.
-      pick: A step, below `seq_len` where there is one.
-      planar: Complex arrays, as pairs of real ones.
-      dtype: `float32` or `bfloat16`.
-      reverse: From the last step to the first.
-      seed: Of the arrays.
-    """
-
-    seq_len: int
-    pick: int
-    planar: bool
-    dtype: str
-    reverse: bool
-    seed: int
-
-    @property
-    def tol(self) -> float:
-        """Three roundings to the dtype, of a state, a cotangent and their product; sums are in float32.
-
-        Inputs are rounded before the oracle sees them, so that only the scan's own errors count.
-        """
-        return 3 * float(jnp.finfo(self.dtype).eps) + tolerance(np.float32, self.seq_len)
-
-    def at(self, steps: slice) -> tuple[Any, slice]:
-        """The index of steps counted in the running direction."""
-        if not self.reverse:
-            return np.s_[:, steps]
-        first, last, _ = steps.indices(self.seq_len)
-        return np.s_[:, self.seq_len - last : self.seq_len - first]
-
-    def arrays(self) -> tuple[Any, ...]:
-        """`(x, a, h0, reset, dh, dh_last)`: decays of all sizes, exactly 0 and 1 among them; resets anywhere."""
-        rng = np.random.default_rng(self.seed)
-        draw = lambda *shape: _rounded(self, _normal(rng, shape, self.planar))  # noqa: E731
-        full, state = (ROWS, self.seq_len, WIDTH), (ROWS, WIDTH)
-        radius = np.clip(rng.uniform(-0.2, 1.2, full), 0, 1)
-        phase = (
-            np.exp(1j * rng.uniform(-np.pi, np.pi, full)) if self.planar else rng.choice([-1.0, 1.0], full)
-        )
-        reset = rng.random(full[:2]) < 0.2
-        return draw(*full), _rounded(self, radius * phase), draw(*state), reset, draw(*full), draw(*state)
-
-
-@st.composite
-def scan_cases(draw: Any, *, least: int = 0, dtypes: tuple = ("float32", "bfloat16")) -> ScanCase:
-    """Every kind of scan of at least `least` steps."""
-    seq_len = draw(st.sampled_from([n for n in SEQ_LENS if n >= least]))
-    pick = draw(st.integers(0, max(0, seq_len - 1)))
-    dtype = draw(st.sampled_from(dtypes))
-    return ScanCase(seq_len, pick, draw(st.booleans()), dtype, draw(st.booleans()), draw(seeds))
-
-
-@lru_cache
-def _compiled(scan, reverse):
-    def forward(x, a, h0, reset):
-        return scan(x, a, h0, reset, reverse=reverse)
-
-    def backward(x, a, h0, reset, dh, dh_last):
-        return jax.vjp(lambda x, a, h0: forward(x, a, h0, reset), x, a, h0)[1]((dh, dh_last))
-
-    return jax.jit(forward), jax.jit(backward)
-
-
-def _normal(rng, shape, planar):
-    z = rng.standard_normal(shape)
-    return z + 1j * rng.standard_normal(shape) if planar else z
-
-
-def _rounded(case, z):
-    """The nearest values that the case's dtype has, in float64 or complex128."""
-    if np.iscomplexobj(z):
-        return _rounded(case, z.real) + 1j * _rounded(case, z.imag)
-    return z.astype(jnp.dtype(case.dtype)).astype(np.float64)
-
-
-def _narrowed(case, *arrays, dtype=None):
-    """Arrays as the scan wants them."""
-    cast = lambda z: jnp.asarray(z, dtype or case.dtype)  # noqa: E731
-    made = [Planar(cast(z.real), cast(z.imag)) if np.iscomplexobj(z) else cast(z) for z in arrays]
-    return made if dtype is None else made[0]
-
-
-def _read(z):
-    if isinstance(z, Planar):
-        return np.asarray(z.re, np.float64) + 1j * np.asarray(z.im, np.float64)
-    return np.asarray(z, np.float64)
 
 
 def _oracle(subject: ScanSubject, case: ScanCase) -> None:
@@ -149,15 +34,10 @@ def _oracle(subject: ScanSubject, case: ScanCase) -> None:
     assert_close(
         subject.run(case, x, a, h0, reset), want, "(h, h_last) against the loop in float64", tol=case.tol
     )
-    types = jax.eval_shape(_compiled(subject.scan, case.reverse)[0], *_shapes(case))
+    types = jax.eval_shape(compiled(subject.scan, case.reverse)[0], *arguments(case))
     for name, tree, dtype in (("h", types[0], case.dtype), ("h_last", types[1], "float32")):
         found = {str(leaf.dtype) for leaf in jax.tree.leaves(tree)}
         assert found == {dtype}, f"{name} of {case.dtype} inputs is {found}, expected {dtype}"
-
-
-def _shapes(case):
-    x, a, h0, reset, _, _ = case.arrays()
-    return *_narrowed(case, x, a), _narrowed(case, h0, dtype=np.float32), jnp.asarray(reset)
 
 
 def _adjoint(subject: ScanSubject, case: ScanCase) -> None:
@@ -218,15 +98,15 @@ def _resets(subject: ScanSubject, case: ScanCase) -> None:
         x_other[before], a_other[before] = other, other
         # The decay of the step itself is not used either.
         a_other[case.at(slice(case.pick, case.pick + 1))] = other
-        arguments = (x_other, a_other, np.full_like(h0, other), reset)
-        got, got_last = subject.run(case, *arguments)
+        changed = (x_other, a_other, np.full_like(h0, other), reset)
+        got, got_last = subject.run(case, *changed)
         assert_close(
             (got[after], got_last),
             (h[after], h_last),
             f"(h, h_last) behind a reset and {other}",
             tol=case.tol,
         )
-        dx, da, _ = subject.pull(case, *arguments, dh, dh_last)
+        dx, da, _ = subject.pull(case, *changed, dh, dh_last)
         want = back[0][after], back[1][after]
         assert_close(
             (dx[after], da[after]), want, f"cotangents of (x, a) behind a reset and {other}", tol=case.tol
@@ -263,7 +143,7 @@ def _long(subject: ScanSubject, seed: int) -> None:
     case = ScanCase(LONG, 0, False, ("float32", "bfloat16")[seed % 2], False, seed)
     x, a, h0, reset, _, _ = case.arrays()
     # A memory of 64 steps, with a decay that bfloat16 has too; some channels never forget.
-    a = _rounded(case, np.where(np.arange(WIDTH) == 0, 1.0, 0.984375) * np.ones_like(a))
+    a = rounded(case, np.where(np.arange(WIDTH) == 0, 1.0, 0.984375) * np.ones_like(a))
     none = np.zeros_like(reset)
     want = linear_scan_oracle(x, a, h0, none)
     assert_close(subject.run(case, x, a, h0, none), want, f"(h, h_last) over {LONG} steps", tol=case.tol)
@@ -272,21 +152,16 @@ def _long(subject: ScanSubject, seed: int) -> None:
 def _defaults(subject: ScanSubject, case: ScanCase) -> None:
     x, a, h0, reset, _, _ = case.arrays()
     want = subject.run(case, x, a, 0 * h0, np.zeros_like(reset))
-    h, h_last = _without(subject.scan, case.reverse)(*_narrowed(case, x, a))
-    assert_close((_read(h), _read(h_last)), want, "(h, h_last) without h0 and reset", tol=case.tol)
-
-
-@lru_cache
-def _without(scan, reverse):
-    return jax.jit(lambda x, a: scan(x, a, reverse=reverse))
+    h, h_last = jax.jit(partial(subject.scan, reverse=case.reverse))(*narrowed(case, x, a))
+    assert_close((read(h), read(h_last)), want, "(h, h_last) without h0 and reset", tol=case.tol)
 
 
 def _vmap(subject: ScanSubject, case: ScanCase) -> None:
     x, a, h0, reset, _, _ = case.arrays()
     run = jax.vmap(lambda *z: subject.scan(*z, reverse=case.reverse))
-    h, h_last = jax.jit(run)(*_shapes(case))
+    h, h_last = jax.jit(run)(*arguments(case))
     want = subject.run(case, x, a, h0, reset)
-    assert_close((_read(h), _read(h_last)), want, "(h, h_last) by vmap over rows", tol=case.tol)
+    assert_close((read(h), read(h_last)), want, "(h, h_last) by vmap over rows", tol=case.tol)
 
 
 _SUMS = "three roundings to the dtype of x beside sums in float32: `ScanCase.tol`"

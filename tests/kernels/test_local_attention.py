@@ -56,12 +56,14 @@ def seen(lookback):
 
 def dense_vjp(arguments, cotangents):
     """The cotangents of q, k, v in float64, by automatic differentiation of the textbook form."""
-    q, k, v, visible = arguments
+    *qkv, visible = arguments
+
+    @jax.jit
+    def pull(qkv, cotangents):
+        return jax.vjp(lambda q, k, v: dense(q, k, v, visible), *qkv)[1](cotangents)
+
     with jax.enable_x64(True):
-        q, k, v, *cotangents = (jnp.asarray(z, jnp.float64) for z in (q, k, v, *cotangents))
-        return jax.jit(lambda *z: jax.vjp(lambda q, k, v: dense(q, k, v, visible), *z[:3])[1](z[3:]))(
-            q, k, v, *cotangents
-        )
+        return pull(*(tuple(jnp.asarray(z, jnp.float64) for z in group) for group in (qkv, cotangents)))
 
 
 local = jax.jit(local_attention, static_argnames="window_size")
@@ -88,7 +90,7 @@ def test_bfloat16_loses_no_more_than_its_own_rounding(shape, seed):
     q, k, v = (jnp.asarray(z, jnp.bfloat16) for z in (q, k, v))
     out, lse = local(q, k, v, lookback, window_size=shape[1])
     assert (out.dtype, lse.dtype) == (jnp.bfloat16, jnp.float32)
-    want, want_lse = local_attention_oracle(*(np.asarray(z, np.float64) for z in (q, k, v)), lookback)
+    want, want_lse = local_attention_oracle(q, k, v, lookback)
     # Weights and outputs are rounded once each; scores and sums are in float32.
     assert_close(out, want, "out", tol=2 * float(jnp.finfo(jnp.bfloat16).eps))
     assert_close(lse, want_lse, "lse", tol=tolerance(np.float32, shape[0]))

@@ -16,15 +16,16 @@ from griffin_eqx.pattern import PatternError
 
 pytestmark = pytest.mark.core
 
+DEFAULTS: dict[str, Any] = {"head_dim": 4}
 DIMS = Dims(width=12, lru_width=20, num_layers=2)
 
 
 def build_local(**options: Any):
-    return LocalMQABlock.init(LocalMQAOptions(**({"head_dim": 4} | options)), DIMS, key=jax.random.key(0))
+    return LocalMQABlock.init(LocalMQAOptions(**(DEFAULTS | options)), DIMS, key=jax.random.key(0))
 
 
 def build_global(**options: Any):
-    return GlobalMQABlock.init(GlobalMQAOptions(**({"head_dim": 4} | options)), DIMS, key=jax.random.key(0))
+    return GlobalMQABlock.init(GlobalMQAOptions(**(DEFAULTS | options)), DIMS, key=jax.random.key(0))
 
 
 @eqx.filter_jit

@@ -16,11 +16,12 @@ from griffin_eqx.verify import assert_close, tolerance
 
 pytestmark = pytest.mark.core
 
+DEFAULTS: dict[str, Any] = {"gate_blocks": 1}
 DIMS = Dims(width=12, lru_width=20, num_layers=2, biases=True)
 
 
 def build(**options: Any):
-    return CGLRUBlock.init(ComplexOptions(**({"gate_blocks": 1} | options)), DIMS, key=jax.random.key(0))
+    return CGLRUBlock.init(ComplexOptions(**(DEFAULTS | options)), DIMS, key=jax.random.key(0))
 
 
 @eqx.filter_jit

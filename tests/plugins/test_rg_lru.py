@@ -1,5 +1,7 @@
 """The RG-LRU block: the paper's facts, and the mistakes that other implementations make."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,11 +16,12 @@ from griffin_eqx.taps import recording
 
 pytestmark = pytest.mark.core
 
+DEFAULTS: dict[str, Any] = {"gate_blocks": 2}
 DIMS = Dims(width=12, lru_width=20, num_layers=2, biases=True)
 
 
 def build(dims=DIMS, **options):
-    return RGLRUBlock.init(RecurrentOptions(**({"gate_blocks": 2} | options)), dims, key=jax.random.key(0))
+    return RGLRUBlock.init(RecurrentOptions(**(DEFAULTS | options)), dims, key=jax.random.key(0))
 
 
 @eqx.filter_jit

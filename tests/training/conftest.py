@@ -20,7 +20,7 @@ BLOCKS: dict[str, dict[str, Value]] = {
 
 @pytest.fixture(autouse=True)
 def usual_promotion():
-    """As users have it: the layers do not keep to strict promotion yet, and training runs all of them."""
+    """As users have it: Optax's schedules divide floats by integers, which strict promotion refuses."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 

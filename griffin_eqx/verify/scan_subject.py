@@ -1,0 +1,148 @@
+"""A diagonal linear scan under test: its random arrays, and the compiled functions that its laws share."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from griffin_kernels.linear_scan import Planar
+from hypothesis import strategies as st
+
+from griffin_eqx.verify.comparison import tolerance
+from griffin_eqx.verify.strategies import seeds
+
+SEQ_LENS = (0, 1, 8, 9)
+"""Nothing, one token, a tile, and one more: the last is the sum of two of them in four ways."""
+
+ROWS, WIDTH = 2, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanSubject:
+    """A function with the signature of `linear_scan`."""
+
+    scan: Callable[..., Any]
+
+    def __str__(self) -> str:
+        keywords = getattr(self.scan, "keywords", {})
+        return "_".join(
+            [getattr(getattr(self.scan, "func", self.scan), "__name__", "scan"), *keywords.values()]
+        )
+
+    def run(self, case: "ScanCase", x: Any, a: Any, h0: Any, reset: Any) -> tuple[Any, Any]:
+        """`(h, h_last)` of float64 or complex128 arrays, computed in the case's dtype."""
+        forward, _ = compiled(self.scan, case.reverse)
+        h, h_last = forward(*narrowed(case, x, a), narrowed(case, h0, dtype=np.float32), jnp.asarray(reset))
+        return read(h), read(h_last)
+
+    def pull(self, case: "ScanCase", x: Any, a: Any, h0: Any, reset: Any, dh: Any, dh_last: Any) -> Any:
+        """The cotangents `(dx, da, dh0)` of the same, given those of the outputs."""
+        _, backward = compiled(self.scan, case.reverse)
+        wide = [narrowed(case, z, dtype=np.float32) for z in (h0, dh_last)]
+        back = backward(*narrowed(case, x, a), wide[0], jnp.asarray(reset), *narrowed(case, dh), wide[1])
+        return tuple(read(z) for z in back)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanCase:
+    """The kind of a scan and the seed of its arrays.
+
+    Attributes:
+      seq_len: One of `SEQ_LENS`.
+      pick: A step, below `seq_len` where there is one.
+      planar: Complex arrays, as pairs of real ones.
+      dtype: `float32` or `bfloat16`.
+      reverse: From the last step to the first.
+      seed: Of the arrays.
+    """
+
+    seq_len: int
+    pick: int
+    planar: bool
+    dtype: str
+    reverse: bool
+    seed: int
+
+    @property
+    def tol(self) -> float:
+        """Three roundings to the dtype, of a state, a cotangent and their product; sums are in float32.
+
+        Inputs are rounded before the oracle sees them, so that only the scan's own errors count.
+        """
+        return 3 * float(jnp.finfo(self.dtype).eps) + tolerance(np.float32, self.seq_len)
+
+    def at(self, steps: slice) -> tuple[Any, slice]:
+        """The index of steps counted in the running direction."""
+        if not self.reverse:
+            return np.s_[:, steps]
+        first, last, _ = steps.indices(self.seq_len)
+        return np.s_[:, self.seq_len - last : self.seq_len - first]
+
+    def arrays(self) -> tuple[Any, ...]:
+        """`(x, a, h0, reset, dh, dh_last)`: decays of all sizes, exactly 0 and 1 among them; resets anywhere."""
+        rng = np.random.default_rng(self.seed)
+        draw = lambda *shape: rounded(self, _normal(rng, shape, self.planar))  # noqa: E731
+        full, state = (ROWS, self.seq_len, WIDTH), (ROWS, WIDTH)
+        radius = np.clip(rng.uniform(-0.2, 1.2, full), 0, 1)
+        phase = (
+            np.exp(1j * rng.uniform(-np.pi, np.pi, full)) if self.planar else rng.choice([-1.0, 1.0], full)
+        )
+        reset = rng.random(full[:2]) < 0.2
+        return draw(*full), rounded(self, radius * phase), draw(*state), reset, draw(*full), draw(*state)
+
+
+@st.composite
+def scan_cases(draw: Any, *, least: int = 0, dtypes: tuple = ("float32", "bfloat16")) -> ScanCase:
+    """Every kind of scan of at least `least` steps."""
+    seq_len = draw(st.sampled_from([n for n in SEQ_LENS if n >= least]))
+    pick = draw(st.integers(0, max(0, seq_len - 1)))
+    dtype = draw(st.sampled_from(dtypes))
+    return ScanCase(seq_len, pick, draw(st.booleans()), dtype, draw(st.booleans()), draw(seeds))
+
+
+@lru_cache
+def compiled(scan: Any, reverse: bool) -> tuple[Any, Any]:
+    """The scan and its pullback."""
+
+    def forward(x, a, h0, reset):
+        return scan(x, a, h0, reset, reverse=reverse)
+
+    def backward(x, a, h0, reset, dh, dh_last):
+        return jax.vjp(lambda x, a, h0: forward(x, a, h0, reset), x, a, h0)[1]((dh, dh_last))
+
+    return jax.jit(forward), jax.jit(backward)
+
+
+def _normal(rng, shape, planar):
+    z = rng.standard_normal(shape)
+    return z + 1j * rng.standard_normal(shape) if planar else z
+
+
+def rounded(case: ScanCase, z: Any) -> Any:
+    """The nearest values that the case's dtype has, in float64 or complex128."""
+    if np.iscomplexobj(z):
+        return rounded(case, z.real) + 1j * rounded(case, z.imag)
+    return z.astype(jnp.dtype(case.dtype)).astype(np.float64)
+
+
+def narrowed(case: ScanCase, *arrays: Any, dtype: Any = None) -> Any:
+    """Arrays as the scan wants them, in the case's dtype; or one array in another."""
+    cast = lambda z: jnp.asarray(z, dtype or case.dtype)  # noqa: E731
+    made = [Planar(cast(z.real), cast(z.imag)) if np.iscomplexobj(z) else cast(z) for z in arrays]
+    return made if dtype is None else made[0]
+
+
+def read(z: Any) -> Any:
+    """What a scan gave, in float64 or complex128."""
+    if isinstance(z, Planar):
+        return np.asarray(z.re, np.float64) + 1j * np.asarray(z.im, np.float64)
+    return np.asarray(z, np.float64)
+
+
+def arguments(case: ScanCase) -> tuple[Any, ...]:
+    """`(x, a, h0, reset)` of a case as the scan wants them."""
+    x, a, h0, reset, _, _ = case.arrays()
+    return *narrowed(case, x, a), narrowed(case, h0, dtype=np.float32), jnp.asarray(reset)
