@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from griffin_eqx.training.loop import train as train
     from griffin_eqx.verify import check_block as check_block
     from griffin_eqx.verify import law_tests as law_tests
+    from griffin_eqx.verify import scan_law_tests as scan_law_tests
+    from griffin_eqx.verify import verify_block as verify_block
+    from griffin_eqx.verify import verify_scan as verify_scan
 
 _HOMES = {
     "AbstractBlock": "block",
@@ -55,8 +58,11 @@ _HOMES = {
     "preset": "presets",
     "refuse_positions_beyond": "block",
     "resolve_layout": "block",
+    "scan_law_tests": "verify",
     "tap": "taps",
     "train": "training.loop",
+    "verify_block": "verify",
+    "verify_scan": "verify",
 }
 
 __all__ = [
@@ -81,8 +87,11 @@ __all__ = [
     "preset",
     "refuse_positions_beyond",
     "resolve_layout",
+    "scan_law_tests",
     "tap",
     "train",
+    "verify_block",
+    "verify_scan",
 ]
 
 

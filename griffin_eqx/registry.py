@@ -153,6 +153,10 @@ class Registry:
             self.add(block)
         return blocks
 
+    def is_added(self, entry: Entry) -> bool:
+        """Whether the block was added in this process, by `add` or from a file."""
+        return entry.name in self._added
+
     def find(self, name: str) -> Entry:
         """The entry behind a name or alias.
 
@@ -360,6 +364,7 @@ add = default.add
 add_file = default.add_file
 entries = default.entries
 find = default.find
+is_added = default.is_added
 load = default.load
 plan = default.plan
 resolve = default.resolve

@@ -14,6 +14,7 @@ COMMANDS = {
     "sample": "write text with a trained model",
     "info": "show layers, parameters, FLOPs and caches of a model, before it is built",
     "blocks": "list the temporal-mixing blocks that a pattern can name",
+    "verify": "hold a block or a scan to the laws, and show the smallest counterexample",
     "new": "lay out a block of your own: package, test, README",
     "doctor": "check this machine: versions, devices, blocks, a scan against its oracle",
     "bench": "measure speed on this machine",
@@ -21,8 +22,8 @@ COMMANDS = {
 """Every verb with what it does."""
 
 CODE_FROM_OUTSIDE = """\
-Code from outside runs through three doors only: installed blocks that a pattern names, `--plugin FILE`, and
-`--config package.module:function`. Use them with code that you trust."""
+Code from outside runs through three doors only: installed blocks that a pattern names, `--plugin FILE` or
+`verify module:name`, and `--config package.module:function`. Use them with code that you trust."""
 
 INTERRUPTED, BROKEN_PIPE, BUG = 130, 141, 1
 

@@ -1,10 +1,48 @@
 """How far apart two computations of the same thing may lie. One helper, so that no test invents its own."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+
+@dataclasses.dataclass
+class Difference(AssertionError):
+    """Two computations of the same thing that are further apart than rounding explains.
+
+    Attributes:
+      what: What was compared.
+      place: The array within it and the index of the largest difference.
+      got: The value there.
+      expected: What it should be.
+      allowed: The largest difference that rounding explains.
+      wrong: How many values differ by more.
+      size: How many there are.
+      tokens: The tokens of the row that have a wrong value, where the leading axis of the array is tokens.
+    """
+
+    what: str
+    place: str
+    got: complex
+    expected: complex
+    allowed: float
+    wrong: int
+    size: int
+    tokens: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what}: {self.wrong} of {self.size} values differ, most at {self.place}: "
+            f"got {number(self.got)}, expected {number(self.expected)}, allowed difference {self.allowed:.3g}"
+        )
+
+
+def number(value: complex) -> str:
+    """A value in nine digits, without an imaginary part where there is none."""
+    value = complex(value)
+    return f"{value.real:.9g}" if value.imag == 0 else f"{value:.9g}"
 
 
 def tolerance(dtype: Any, length: int = 1) -> float:
@@ -18,7 +56,7 @@ def tolerance(dtype: Any, length: int = 1) -> float:
     return 32 * float(jnp.finfo(dtype).eps) * max(1, length) ** 0.5
 
 
-def assert_close(got: Any, want: Any, what: str, *, tol: float) -> None:
+def assert_close(got: Any, want: Any, what: str, *, tol: float, token: int | None = None) -> None:
     """Compares two PyTrees of arrays, leaf by leaf, against the largest value of the wanted leaf.
 
     A leaf is never measured more finely than at a tenth of the largest value in the whole tree: what is that
@@ -29,9 +67,10 @@ def assert_close(got: Any, want: Any, what: str, *, tol: float) -> None:
       want: A PyTree of the same structure.
       what: What is compared, for the message.
       tol: The allowed error relative to the scale; 0 asks for equality.
+      token: Which token of the row the leading axes begin with, where they are tokens.
 
     Raises:
-      AssertionError: With the place, both numbers and the allowed difference.
+      Difference: With the place, both numbers and the allowed difference.
     """
     wanted = [_wide(leaf) for leaf in jax.tree.leaves(want)]
     found = jax.tree_util.tree_leaves_with_path(got)
@@ -39,20 +78,26 @@ def assert_close(got: Any, want: Any, what: str, *, tol: float) -> None:
     largest = max((np.abs(leaf).max(initial=0.0) for leaf in wanted), default=0.0)
     for (path, leaf), expected in zip(found, wanted, strict=True):
         actual = _wide(leaf)
-        where = what + jax.tree_util.keystr(path)
-        assert actual.shape == expected.shape, f"{where}: shape {actual.shape}, expected {expected.shape}"
+        where = jax.tree_util.keystr(path)
+        assert actual.shape == expected.shape, (
+            f"{what}{where}: shape {actual.shape}, expected {expected.shape}"
+        )
         scale = max(np.abs(expected).max(initial=0.0), 0.1 * largest)
         with np.errstate(invalid="ignore"):
             error = np.abs(actual - expected)
         wrong = ~(error <= tol * scale)
         if wrong.any():
-            place = np.unravel_index(
-                np.argmax(np.where(wrong, np.nan_to_num(error, nan=np.inf), -1)), error.shape
-            )
-            index = tuple(int(i) for i in place)
-            raise AssertionError(
-                f"{where}: {wrong.sum()} of {wrong.size} values differ, most at {index}: got {actual[index]:.9g}, "
-                f"expected {expected[index]:.9g}, allowed difference {tol * scale:.3g}"
+            worst = np.argmax(np.where(wrong, np.nan_to_num(error, nan=np.inf), -1))
+            index = tuple(int(i) for i in np.unravel_index(worst, error.shape))
+            raise Difference(
+                what,
+                f"{where}{list(index)}",
+                actual[index].item(),
+                expected[index].item(),
+                tol * scale,
+                int(wrong.sum()),
+                wrong.size,
+                () if token is None else tuple(int(token + t) for t in np.unique(np.nonzero(wrong)[0])),
             )
 
 

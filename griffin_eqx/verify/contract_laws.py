@@ -92,7 +92,7 @@ independent_rows = Law(
     "vmap(block)(xs)[p] = vmap(block)(xs[p]) for a permutation p, gradients alike; a NaN in a row leaves the "
     "outputs, caches and gradients of the other rows as they are",
     SAME_PROGRAM,
-    _three_rows,
+    lambda subject: _three_rows(),
     _independent_rows,
 )
 
@@ -154,7 +154,7 @@ bounded_cache = Law(
     "max_seq_len a document raises ValueError where positions are known and gives NaN from that token on where "
     "they are traced, unless its outputs are right all the same; earlier documents do not count",
     SAME_PROGRAM,
-    whole_rows,
+    lambda subject: whole_rows(),
     _bounded_cache,
     most=8,
 )
@@ -184,6 +184,42 @@ def _transforms(subject: Subject, cases: Any) -> None:
     x, layout = chunk(subject.tokens(rng, ROW), np.arange(ROW), ROW, rng)
     again, plain = _rematerialised((block, x), layout, x), pullback(block, x, layout, None, x)[:2]
     assert_close(again, plain, "gradient of (parameters, x) under jax.checkpoint", tol=TOLERANCE)
+    layers = [block, subject.block(rng)]
+    deep = x
+    for layer in layers:
+        deep, _ = forward(layer, deep, layout, None)
+    assert_close(_scanned(layers, x, layout), deep, "two layers by jax.lax.scan", tol=TOLERANCE)
+    y, last = forward(block, x, layout, empty_cache(block))
+    _check_donated(empty_cache(block))
+    assert_close(
+        _donating((block, x, layout), empty_cache(block)),
+        (y, last),
+        "(outputs, cache), donated",
+        tol=TOLERANCE,
+    )
+
+
+@eqx.filter_jit
+def _scanned(layers, x, layout):
+    """Layers of one structure, their parameters stacked, as one loop."""
+    arrays, static = eqx.partition(layers, eqx.is_array)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays)
+    return jax.lax.scan(lambda x, p: (eqx.combine(p, static[0])(x, layout, None)[0], None), x, stacked)[0]
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _donating(kept, cache):
+    block, x, layout = kept
+    return block(x, layout, cache)
+
+
+def _check_donated(cache):
+    """A buffer can be donated once, so no two arrays of a cache may share one."""
+    leaves = [leaf for leaf in jax.tree.leaves(cache) if isinstance(leaf, jax.Array)]
+    places = {leaf.unsafe_buffer_pointer() for leaf in leaves if leaf.size}
+    assert len(places) == len([leaf for leaf in leaves if leaf.size]), (
+        "init_cache puts one array into the cache twice, which then cannot be donated"
+    )
 
 
 def _compiles_once(block, x, layout, cache):
@@ -203,21 +239,24 @@ def _compiles_once(block, x, layout, cache):
 
 transforms = Law(
     "transforms",
-    "jit(block) = block; vmap(block)(xs) = [block(x) for x in xs]; grad(checkpoint(block)) = grad(block); the "
+    "jit(block) = block; vmap(block)(xs) = [block(x) for x in xs]; grad(checkpoint(block)) = grad(block); a scan over "
+    "stacked layers = the layers in turn; a donated cache changes nothing; the "
     "outputs have the form of x and the cache the form it went in with, so that equal shapes compile once",
     SAME_PROGRAM,
-    _three_rows,
+    lambda subject: _three_rows(),
     _transforms,
     most=4,
 )
 
 
-def _options(subject: Subject, data: st.DataObject) -> None:
+def _any_options(subject: Subject) -> st.SearchStrategy[dict[str, Any]]:
+    """Any values for any of the block's options, out of range too."""
+    hints = typing.get_type_hints(subject.Block.Options)
+    return st.fixed_dictionaries({}, optional={field: _values(hint) for field, hint in hints.items()})
+
+
+def _options(subject: Subject, given: dict[str, Any]) -> None:
     Block = subject.Block
-    given = {}
-    for field, hint in typing.get_type_hints(Block.Options).items():
-        if data.draw(st.booleans(), label=f"set {field}"):
-            given[field] = data.draw(_values(hint), label=field)
     try:
         options = Block.Options(**given)
     except OptionError:
@@ -250,6 +289,6 @@ options = Law(
     "options",
     "read(print(options)) = options for every value that is in range; out of range is an OptionError",
     "none: equality",
-    st.data,
+    _any_options,
     _options,
 )

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
 
@@ -16,20 +16,34 @@ class Law:
       name: Its identifier.
       statement: What it says, as an equation where there is one.
       tolerance: Why its numbers may differ by as much as they may.
-      cases: The strategy of its inputs.
-      check: Takes what is tested and a case; raises AssertionError with numbers where the law is broken.
+      cases: The strategy of its inputs, for the subject at hand.
+      check: Takes the subject and a case; raises AssertionError with numbers where the law is broken.
       most: Upper bound of the examples in one run, for a law whose cases are slow.
     """
 
     name: str
     statement: str
     tolerance: str
-    cases: Callable[[], SearchStrategy[Any]]
+    cases: Callable[[Any], SearchStrategy[Any]]
     check: Callable[[Any, Any], None]
     most: int | None = None
 
-    def hold(self, subject: Any, *, max_examples: int | None = None) -> None:
+    def hold(
+        self,
+        subject: Any,
+        *,
+        max_examples: int | None = None,
+        fixed_seed: int | None = None,
+        watch: Callable[[Any, Exception | None], None] = lambda case, error: None,
+    ) -> None:
         """Tries the law on random cases, as many as the Hypothesis profile says.
+
+        Args:
+          subject: What is tested.
+          max_examples: Random cases; as many as the profile says when None.
+          fixed_seed: The same cases in every run for the same seed, whatever the profile says.
+          watch: Called after each case with it and the error it raised, or None; the last case that raised
+            is the smallest one.
 
         Raises:
           AssertionError: For the smallest case found that breaks it.
@@ -39,16 +53,25 @@ class Law:
         count = wanted if self.most is None or wanted > 100 else min(self.most, wanted)
 
         def check(case):
-            self.check(subject, case)
+            try:
+                self.check(subject, case)
+            except Exception as error:
+                watch(case, error)
+                raise
+            watch(case, None)
 
         # Hypothesis tells tests apart by name: its seeds and its database go by it.
         check.__name__ = check.__qualname__ = f"{self.name}_of_{subject}"
+        known = {} if fixed_seed is None else {"derandomize": False, "database": None}
         # The first case of a shape compiles, which says nothing about the next one.
         calm = settings(
             profile,
             max_examples=count,
             deadline=None,
+            report_multiple_bugs=False,
             suppress_health_check=[HealthCheck.too_slow],
             phases=[phase for phase in profile.phases if phase != Phase.explain],
+            **known,
         )
-        calm(given(self.cases())(check))()
+        test = given(self.cases(subject))(check)
+        calm(test if fixed_seed is None else seed(fixed_seed)(test))()

@@ -1,7 +1,7 @@
 """The laws of diagonal linear scans, real and complex, judged by the float64 loop in NumPy."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from griffin_kernels.linear_scan.oracle import linear_scan_oracle, linear_scan_v
 from griffin_eqx.verify.comparison import assert_close
 from griffin_eqx.verify.law import Law
 from griffin_eqx.verify.scan_subject import (
+    DTYPES,
     SEQ_LENS,
     WIDTH,
     ScanCase,
@@ -22,8 +23,10 @@ from griffin_eqx.verify.scan_subject import (
     read,
     rounded,
     scan_cases,
+    scan_subject,
 )
 from griffin_eqx.verify.strategies import seeds
+from griffin_eqx.verify.verdict import EXAMPLES, ScoreBoard, Verdict, judge, verdicts
 
 LONG = 1000
 
@@ -34,7 +37,7 @@ def _oracle(subject: ScanSubject, case: ScanCase) -> None:
     assert_close(
         subject.run(case, x, a, h0, reset), want, "(h, h_last) against the loop in float64", tol=case.tol
     )
-    types = jax.eval_shape(compiled(subject.scan, case.reverse)[0], *arguments(case))
+    types = jax.eval_shape(compiled(subject, case.reverse)[0], *arguments(case))
     for name, tree, dtype in (("h", types[0], case.dtype), ("h_last", types[1], "float32")):
         found = {str(leaf.dtype) for leaf in jax.tree.leaves(tree)}
         assert found == {dtype}, f"{name} of {case.dtype} inputs is {found}, expected {dtype}"
@@ -117,12 +120,13 @@ def _independent(subject: ScanSubject, case: ScanCase) -> None:
     x, a, h0, reset, _, _ = case.arrays()
     h, h_last = subject.run(case, x, a, h0, reset)
     place = case.at(slice(case.pick, case.pick + 1))
+    bad = (np.nan, np.inf)[case.seed % 2]
     poisoned = x.copy()
-    poisoned[0, place[1], 1] = np.nan
+    poisoned[0, place[1], 1] = bad
     got, got_last = subject.run(case, poisoned, a, h0, reset)
     touched, touched_last = np.zeros(h.shape, bool), np.zeros(h_last.shape, bool)
     touched[0, case.at(slice(case.pick, case.seq_len))[1], 1] = touched_last[0, 1] = True
-    what = f"(h, h_last) of other rows, channels and earlier steps than a NaN at step {case.pick}"
+    what = f"(h, h_last) of other rows, channels and earlier steps than a {bad} at step {case.pick}"
     assert_close(
         (got[~touched], got_last[~touched_last]), (h[~touched], h_last[~touched_last]), what, tol=0.0
     )
@@ -140,7 +144,7 @@ def _extremes(subject: ScanSubject, case: ScanCase) -> None:
 
 
 def _long(subject: ScanSubject, seed: int) -> None:
-    case = ScanCase(LONG, 0, False, ("float32", "bfloat16")[seed % 2], False, seed)
+    case = ScanCase(LONG, dtype=subject.dtypes[seed % len(subject.dtypes)], seed=seed)
     x, a, h0, reset, _, _ = case.arrays()
     # A memory of 64 steps, with a decay that bfloat16 has too; some channels never forget.
     a = rounded(case, np.where(np.arange(WIDTH) == 0, 1.0, 0.984375) * np.ones_like(a))
@@ -152,13 +156,14 @@ def _long(subject: ScanSubject, seed: int) -> None:
 def _defaults(subject: ScanSubject, case: ScanCase) -> None:
     x, a, h0, reset, _, _ = case.arrays()
     want = subject.run(case, x, a, 0 * h0, np.zeros_like(reset))
-    h, h_last = jax.jit(partial(subject.scan, reverse=case.reverse))(*narrowed(case, x, a))
+    keywords = {"reverse": case.reverse} if subject.both_ways else {}
+    h, h_last = jax.jit(partial(subject.scan, **keywords))(*narrowed(case, x, a))
     assert_close((read(h), read(h_last)), want, "(h, h_last) without h0 and reset", tol=case.tol)
 
 
 def _vmap(subject: ScanSubject, case: ScanCase) -> None:
     x, a, h0, reset, _, _ = case.arrays()
-    run = jax.vmap(lambda *z: subject.scan(*z, reverse=case.reverse))
+    run = jax.vmap(lambda *z: subject.call(*z, case.reverse))
     h, h_last = jax.jit(run)(*arguments(case))
     want = subject.run(case, x, a, h0, reset)
     assert_close((read(h), read(h_last)), want, "(h, h_last) by vmap over rows", tol=case.tol)
@@ -192,7 +197,7 @@ _ALL = (
         "linear",
         "scan(2 x - y, a, 2 h0 - g0) = 2 scan(x, a, h0) - scan(y, a, g0)",
         _SUMS,
-        lambda: scan_cases(dtypes=("float32",)),
+        lambda subject: scan_cases(subject, dtypes=("float32",)),
         _linear,
     ),
     Law(
@@ -206,28 +211,28 @@ _ALL = (
         "resets",
         "from a reset on nothing depends on what was before, large or NaN; gradients across are 0 exactly",
         _SUMS,
-        lambda: scan_cases(least=1),
+        lambda subject: scan_cases(subject, least=1),
         _resets,
     ),
     Law(
         "independent",
-        "a NaN leaves other rows, other channels and earlier steps as they are",
+        "a NaN or infinity leaves other rows, other channels and earlier steps as they are",
         "none: bitwise",
-        lambda: scan_cases(least=1),
+        lambda subject: scan_cases(subject, least=1),
         _independent,
     ),
     Law(
         "extremes",
         "a = 0: h = x exactly; a = 1: h = h0 + cumsum(x)",
         _SUMS,
-        lambda: scan_cases(least=1),
+        lambda subject: scan_cases(subject, least=1),
         _extremes,
     ),
     Law(
         "long",
         f"{LONG} steps with a = 1 and a = 0.984375 equal the float64 loop",
         _SUMS,
-        lambda: seeds,
+        lambda subject: seeds,
         _long,
         most=4,
     ),
@@ -238,20 +243,79 @@ SCAN_LAWS: dict[str, Law] = {law.name: law for law in _ALL}
 """Every law of scans, with its check."""
 
 
-def scan_law_tests(scan: Callable[..., Any]) -> Callable[..., None]:
+def scan_law_tests(
+    scan: Callable[..., Any],
+    *,
+    complex: bool = False,
+    reverse: bool = False,
+    dtypes: tuple[str, ...] = DTYPES,
+) -> Callable[..., None]:
     """Makes one pytest test for each law: `test_my_scan = scan_law_tests(my_scan)`.
 
+    Laws that cannot apply, for lack of a parameter or because they were not asked for, show up as skipped.
+
     Args:
-      scan: A function with the signature of `griffin_kernels.linear_scan.linear_scan`.
+      scan: A function like `griffin_kernels.linear_scan.linear_scan`: `scan(x, a, h0, reset)`.
+      complex: Try `Planar` pairs beside real arrays.
+      reverse: Try both running directions; `scan` takes `reverse=`.
+      dtypes: Of `x` and `a`: `float32`, `bfloat16` or both.
 
     Returns:
       A test function, parametrised by the law's name.
     """
     import pytest
 
+    subject, reasons = scan_subject(scan, complex=complex, reverse=reverse, dtypes=dtypes)
+
     @pytest.mark.parametrize("law", list(SCAN_LAWS))
     def test(law):
-        SCAN_LAWS[law].hold(ScanSubject(scan))
+        if law in reasons:
+            pytest.skip(f"{subject}: {law} does not apply: {reasons[law]}")
+        SCAN_LAWS[law].hold(subject)
 
     test.__doc__ = "Holds a diagonal linear scan to the laws."
     return test
+
+
+def verify_scan(
+    scan: Callable[..., Any],
+    *,
+    complex: bool = False,
+    reverse: bool = False,
+    dtypes: tuple[str, ...] = DTYPES,
+    laws: Collection[str] | None = None,
+    seed: int = 0,
+    max_examples: int = EXAMPLES,
+    tell: Callable[[Verdict], None] = lambda verdict: None,
+) -> ScoreBoard:
+    """Holds a diagonal linear scan to the laws, judged by a float64 loop in NumPy.
+
+    Args:
+      scan: A function like `griffin_kernels.linear_scan.linear_scan`: `scan(x, a, h0, reset)`.
+      complex: Try `Planar` pairs beside real arrays.
+      reverse: Try both running directions; `scan` takes `reverse=`.
+      dtypes: Of `x` and `a`: `float32`, `bfloat16` or both.
+      laws: The names of the laws to try, all when None.
+      seed: Of the random cases.
+      max_examples: Random cases a law.
+      tell: Called with each verdict as soon as it is known.
+
+    Returns:
+      The score-board.
+
+    Raises:
+      TypeError: If the function cannot be called as `scan(x, a, h0)`.
+
+    >>> from griffin_kernels.linear_scan import linear_scan
+    >>> verify_scan(linear_scan, laws=["split"], max_examples=2).ok
+    True
+    """
+    subject, reasons = scan_subject(scan, complex=complex, reverse=reverse, dtypes=dtypes)
+
+    def trial(law: Law) -> Verdict:
+        return judge(
+            law, [subject], fixed_seed=seed, max_examples=max_examples, reason=reasons.get(law.name, "")
+        )
+
+    found = verdicts([SCAN_LAWS[name] for name in laws or SCAN_LAWS], tell, trial)
+    return ScoreBoard(str(subject), (subject.kinds,), seed, found)

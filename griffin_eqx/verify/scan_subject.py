@@ -1,6 +1,7 @@
 """A diagonal linear scan under test: its random arrays, and the compiled functions that its laws share."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -20,30 +21,93 @@ SEQ_LENS = (0, 1, 8, 9)
 ROWS, WIDTH = 2, 3
 
 
+DTYPES = ("float32", "bfloat16")
+
+
 @dataclasses.dataclass(frozen=True)
 class ScanSubject:
-    """A function with the signature of `linear_scan`."""
+    """A function with the signature of `linear_scan`, and what of it is tried.
+
+    Attributes:
+      scan: The function, `scan(x, a, h0, reset, reverse=...)`; without `reverse` where `both_ways` is False,
+        and without `reset` where `resets` is.
+      complex: Try complex arrays, as `Planar` pairs, beside real ones.
+      both_ways: Try both running directions.
+      resets: Give resets.
+      dtypes: Of `x` and `a`.
+    """
 
     scan: Callable[..., Any]
+    complex: bool = True
+    both_ways: bool = True
+    resets: bool = True
+    dtypes: tuple[str, ...] = DTYPES
 
     def __str__(self) -> str:
         keywords = getattr(self.scan, "keywords", {})
-        return "_".join(
-            [getattr(getattr(self.scan, "func", self.scan), "__name__", "scan"), *keywords.values()]
-        )
+        name = getattr(getattr(self.scan, "func", self.scan), "__name__", "scan")
+        return "_".join([name, *map(str, keywords.values())])
+
+    @property
+    def kinds(self) -> str:
+        """What is tried, in words."""
+        arrays = "real and complex" if self.complex else "real"
+        ways = "both ways" if self.both_ways else "forward"
+        return f"{arrays}, {ways}, {' and '.join(self.dtypes)}"
+
+    def call(self, x: Any, a: Any, h0: Any, reset: Any, reverse: bool) -> tuple[Any, Any]:
+        """Calls the function with what it takes."""
+        given = (x, a, h0, reset) if self.resets else (x, a, h0)
+        return self.scan(*given, reverse=reverse) if self.both_ways else self.scan(*given)
 
     def run(self, case: "ScanCase", x: Any, a: Any, h0: Any, reset: Any) -> tuple[Any, Any]:
         """`(h, h_last)` of float64 or complex128 arrays, computed in the case's dtype."""
-        forward, _ = compiled(self.scan, case.reverse)
+        forward, _ = compiled(self, case.reverse)
         h, h_last = forward(*narrowed(case, x, a), narrowed(case, h0, dtype=np.float32), jnp.asarray(reset))
         return read(h), read(h_last)
 
     def pull(self, case: "ScanCase", x: Any, a: Any, h0: Any, reset: Any, dh: Any, dh_last: Any) -> Any:
         """The cotangents `(dx, da, dh0)` of the same, given those of the outputs."""
-        _, backward = compiled(self.scan, case.reverse)
+        _, backward = compiled(self, case.reverse)
         wide = [narrowed(case, z, dtype=np.float32) for z in (h0, dh_last)]
         back = backward(*narrowed(case, x, a), wide[0], jnp.asarray(reset), *narrowed(case, dh), wide[1])
         return tuple(read(z) for z in back)
+
+
+def scan_subject(
+    scan: Callable[..., Any], *, complex: bool, reverse: bool, dtypes: tuple[str, ...]
+) -> tuple[ScanSubject, dict[str, str]]:
+    """A scan as a subject, and the laws that cannot apply to it, each with the reason.
+
+    Raises:
+      TypeError: If the function cannot be called as `scan(x, a, h0)`, or not with `reverse=` although it is
+        asked to.
+    """
+    signature, reasons = inspect.signature(scan), {}
+    try:
+        signature.bind(None, None, None)
+        signature.bind(None, None, None, **({"reverse": True} if reverse else {}))
+    except TypeError as error:
+        raise TypeError(
+            f"{scan} has the signature {signature}: {error}.\n"
+            f"A scan is called as scan(x, a, h0, reset{', reverse=...' * reverse}) and returns (h, h_last)."
+        ) from None
+    resets = _takes(signature, None, None, None, None)
+    if not resets:
+        reasons["resets"] = "the function takes no resets"
+    if not reverse:
+        reasons["reverse"] = "reverse was not asked for"
+    if not _takes(signature, None, None):
+        reasons["defaults"] = "h0 has no default"
+    return ScanSubject(scan, complex, reverse, resets, dtypes), reasons
+
+
+def _takes(signature: inspect.Signature, *arguments: None) -> bool:
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,15 +120,17 @@ class ScanCase:
       planar: Complex arrays, as pairs of real ones.
       dtype: `float32` or `bfloat16`.
       reverse: From the last step to the first.
+      resets: Some steps forget what was before.
       seed: Of the arrays.
     """
 
     seq_len: int
-    pick: int
-    planar: bool
-    dtype: str
-    reverse: bool
-    seed: int
+    pick: int = 0
+    planar: bool = False
+    dtype: str = "float32"
+    reverse: bool = False
+    resets: bool = False
+    seed: int = 0
 
     @property
     def tol(self) -> float:
@@ -90,25 +156,29 @@ class ScanCase:
         phase = (
             np.exp(1j * rng.uniform(-np.pi, np.pi, full)) if self.planar else rng.choice([-1.0, 1.0], full)
         )
-        reset = rng.random(full[:2]) < 0.2
+        reset = (rng.random(full[:2]) < 0.3) & self.resets
         return draw(*full), rounded(self, radius * phase), draw(*state), reset, draw(*full), draw(*state)
 
 
 @st.composite
-def scan_cases(draw: Any, *, least: int = 0, dtypes: tuple = ("float32", "bfloat16")) -> ScanCase:
-    """Every kind of scan of at least `least` steps."""
+def scan_cases(draw: Any, subject: ScanSubject, *, least: int = 0, dtypes: tuple = DTYPES) -> ScanCase:
+    """Every kind of scan of at least `least` steps that the subject is for."""
     seq_len = draw(st.sampled_from([n for n in SEQ_LENS if n >= least]))
     pick = draw(st.integers(0, max(0, seq_len - 1)))
-    dtype = draw(st.sampled_from(dtypes))
-    return ScanCase(seq_len, pick, draw(st.booleans()), dtype, draw(st.booleans()), draw(seeds))
+    planar, reverse, resets = (
+        draw(st.booleans()) if wanted else False
+        for wanted in (subject.complex, subject.both_ways, subject.resets)
+    )
+    dtype = draw(st.sampled_from([name for name in dtypes if name in subject.dtypes] or subject.dtypes))
+    return ScanCase(seq_len, pick, planar, dtype, reverse, resets, draw(seeds))
 
 
 @lru_cache
-def compiled(scan: Any, reverse: bool) -> tuple[Any, Any]:
+def compiled(subject: ScanSubject, reverse: bool) -> tuple[Any, Any]:
     """The scan and its pullback."""
 
     def forward(x, a, h0, reset):
-        return scan(x, a, h0, reset, reverse=reverse)
+        return subject.call(x, a, h0, reset, reverse)
 
     def backward(x, a, h0, reset, dh, dh_last):
         return jax.vjp(lambda x, a, h0: forward(x, a, h0, reset), x, a, h0)[1]((dh, dh_last))
@@ -138,7 +208,9 @@ def narrowed(case: ScanCase, *arrays: Any, dtype: Any = None) -> Any:
 def read(z: Any) -> Any:
     """What a scan gave, in float64 or complex128."""
     if isinstance(z, Planar):
-        return np.asarray(z.re, np.float64) + 1j * np.asarray(z.im, np.float64)
+        whole = np.empty(z.re.shape, np.complex128)
+        whole.real, whole.imag = z.re, z.im  # `re + 1j * im` would make NaN of an infinite part
+        return whole
     return np.asarray(z, np.float64)
 
 

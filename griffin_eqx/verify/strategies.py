@@ -59,25 +59,30 @@ class Chunk:
     bucket: int
 
 
+# Each draw takes as many choices whatever the others were: so a case shrinks in all its parts at once.
+
+
 @st.composite
-def rows(draw: Any, *, least: int = 1, most: int = ROW, documents: int = 4) -> Row:
-    """Rows of `least` to `most` tokens with document borders anywhere."""
-    tokens = draw(st.integers(least, most))
-    inner = st.sets(st.integers(1, max(1, tokens - 1)), max_size=min(documents, tokens) - 1)
-    borders = sorted(draw(inner)) if tokens > 1 else []
-    ends = [0, *borders, tokens]
-    return Row(tuple(end - start for start, end in itertools.pairwise(ends)))
+def rows(draw: Any, *, most: int = ROW, documents: int = 4) -> Row:
+    """Rows of 1 to `most` tokens with document borders anywhere."""
+    length = st.integers(1, 6) | st.integers(1, most)
+    lengths = draw(st.lists(length, min_size=1, max_size=documents))
+    ends = [min(end, most) for end in itertools.accumulate(lengths)]
+    return Row(tuple(end - start for start, end in itertools.pairwise([0, *ends]) if end > start))
 
 
 @st.composite
 def splits(draw: Any, tokens: int) -> tuple:
     """Every way to cut a row into chunks: single tokens, padded chunks, chunks of padding alone."""
-    cuts = st.lists(st.integers(0, tokens), max_size=4).map(sorted) | st.just(list(range(1, tokens)))
-    ends = [0, *draw(cuts), tokens]
-    sizes = [end - start for start, end in itertools.pairwise(ends)]
-    fitting = [[bucket for bucket in BUCKETS if size <= bucket][:2] for size in sizes]
+    by_token = draw(st.booleans())
+    cuts = draw(st.lists(st.integers(0, ROW), max_size=4))
+    roomy = draw(st.lists(st.booleans(), min_size=5, max_size=5))
+    inner = range(1, tokens) if by_token else sorted(min(cut, tokens) for cut in cuts)
+    sizes = [end - start for start, end in itertools.pairwise([0, *inner, tokens])]
+    fitting = [[bucket for bucket in BUCKETS if size <= bucket] for size in sizes]
     return tuple(
-        Chunk(size, draw(st.sampled_from(buckets))) for size, buckets in zip(sizes, fitting, strict=True)
+        Chunk(size, buckets[min(wide, len(buckets) - 1)])
+        for size, buckets, wide in zip(sizes, fitting, itertools.cycle(roomy), strict=False)
     )
 
 

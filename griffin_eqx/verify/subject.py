@@ -35,20 +35,39 @@ class Subject:
         return self.Block.name
 
     @cached_property
+    def changed(self) -> dict[str, Any]:
+        """The options that are not the block's defaults."""
+        default = self.Block.Options()
+        given = {field.name: getattr(self.options, field.name) for field in dataclasses.fields(self.options)}
+        return {name: value for name, value in given.items() if value != getattr(default, name)}
+
+    @property
+    def words(self) -> str:
+        """The options, as a pattern writes them."""
+        return ", ".join(f"{name}={value}" for name, value in self.changed.items()) or "default options"
+
+    @cached_property
     def fresh(self) -> AbstractBlock:
         """The block as `init` leaves it."""
         return self.Block.init(self.options, self.dims, key=jax.random.key(0))
 
-    def block(self, rng: np.random.Generator) -> AbstractBlock:
+    def block(self, rng: np.random.Generator, *, mild: bool = False) -> AbstractBlock:
         """The block with noise on all parameters: laws hold away from the initial weights too.
 
         Initial weights hide mistakes: biases are zero, convolutions and output matrices close to it.
+
+        Args:
+          rng: Where the noise comes from.
+          mild: Keep parameters within the range that they start in: noise of 0.3 of their own size. For laws
+            about the size of rounding errors, which a block may amplify anywhere else.
         """
 
         def noisy(p):
             if not eqx.is_inexact_array(p):
                 return p
-            return jnp.asarray((np.asarray(p) + 0.3 * rng.standard_normal(p.shape)).astype(p.dtype))
+            p = np.asarray(p)
+            own = float(np.sqrt(np.mean(np.square(p, dtype=np.float64)))) if mild and p.any() else 1.0
+            return jnp.asarray((p + 0.3 * own * rng.standard_normal(p.shape)).astype(p.dtype))
 
         return jax.tree.map(noisy, self.fresh)
 

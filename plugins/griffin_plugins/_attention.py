@@ -168,8 +168,8 @@ class AbstractAttentionBlock(AbstractBlock):
     def init_cache(self, max_seq_len: int, dtype: Any) -> AttentionCache:
         """An empty cache of `min(window_size, max_seq_len)` slots."""
         slots = max_seq_len if self.window_size is None else min(self.window_size, max_seq_len)
-        zeros = jnp.zeros((slots, self.key.weight.shape[1] // self.head_dim, self.head_dim), dtype)
-        return AttentionCache(zeros, zeros, jnp.zeros((), jnp.int32))
+        shape = (slots, self.key.weight.shape[1] // self.head_dim, self.head_dim)
+        return AttentionCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros((), jnp.int32))
 
     def flops(self, seq_len: int) -> int:
         """Products of the four linears, and of the scores and values over the keys that tokens see."""

@@ -119,8 +119,10 @@ class CGLRUBlock(AbstractBlock):
 
     def init_cache(self, max_seq_len: int, dtype: Any) -> ComplexRecurrentCache:
         """An empty cache; its size does not depend on `max_seq_len`."""
-        zeros = jnp.zeros(self.a_param.shape, np.promote_types(dtype, jnp.float32))
-        return ComplexRecurrentCache(self.conv.init_history(dtype), zeros, zeros)
+        half, wide = self.a_param.shape, np.promote_types(dtype, jnp.float32)
+        return ComplexRecurrentCache(
+            self.conv.init_history(dtype), jnp.zeros(half, wide), jnp.zeros(half, wide)
+        )
 
     def flops(self, seq_len: int) -> int:
         """Products of the three linears, the conv and the gates, and 14 a complex channel for the recurrence."""

@@ -11,9 +11,10 @@ from griffin_eqx.verify import scan_law_tests
 
 pytestmark = pytest.mark.core
 
-test_reference = scan_law_tests(partial(linear_scan, implementation="reference"))
-test_xla = scan_law_tests(partial(linear_scan, implementation="xla"))
-test_associative = scan_law_tests(partial(linear_scan, implementation="associative"))
+EVERYTHING = {"complex": True, "reverse": True}
+test_reference = scan_law_tests(partial(linear_scan, implementation="reference"), **EVERYTHING)
+test_xla = scan_law_tests(partial(linear_scan, implementation="xla"), **EVERYTHING)
+test_associative = scan_law_tests(partial(linear_scan, implementation="associative"), **EVERYTHING)
 
 
 def test_every_implementation_is_held_to_the_laws():

@@ -1,0 +1,51 @@
+"""In which sizes and options a block is tried."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from griffin_eqx.block import AbstractBlock, Dims
+from griffin_eqx.errors import OptionError
+from griffin_eqx.verify.strategies import ROW
+from griffin_eqx.verify.subject import DIMS, Subject
+
+SMALL = 4
+"""What stands in for an option larger than the longest row: a window of 4 ends within a row of 17 tokens."""
+
+
+def small_options(block: type[AbstractBlock]) -> dict[str, int]:
+    """The integer options whose defaults no row of the laws would reach, made small.
+
+    Options that cannot be small are left as they are.
+    """
+    small = {}
+    for field in dataclasses.fields(block.Options):
+        if type(field.default) is int and field.default > ROW:
+            try:
+                block.Options(**{field.name: SMALL})
+            except OptionError:
+                continue
+            small[field.name] = SMALL
+    return small
+
+
+def kinds_of(block: type[AbstractBlock], options: Any = None, dims: Dims = DIMS) -> tuple[Subject, ...]:
+    """A block with its options made small, and, where that changes some, also as it is by default.
+
+    Args:
+      block: The class.
+      options: Options that are given: an instance of `block.Options`, which is taken as it is, or a mapping,
+        which stands above the small ones.
+      dims: The model's sizes.
+
+    Raises:
+      OptionError: If the options do not fit one another or the sizes.
+    """
+    if options is not None and not isinstance(options, Mapping):
+        return (Subject(block, options, dims),)
+    given = dict(options or {})
+    small = small_options(block) | given
+    chosen = [block.Options(**small)]
+    if block.Options(**given) != chosen[0]:
+        chosen.append(block.Options(**given))
+    return tuple(Subject(block, each, dims) for each in chosen)
