@@ -67,20 +67,23 @@ def _recurrent_gemma(size: str) -> Config:
 
 
 def _tiny(family: str) -> Config:
-    """About 1.3 million parameters: five minutes on two cores.
+    """About 2 million parameters: some five minutes on two cores.
 
-    RecurrentGemma's decays: they start with memories of 2 to 200 tokens, where the paper's start with 13 to
-    1400. On bytes that is worth 0.1 bits a byte after 400 steps.
+    Three wide layers, because on a CPU they learn more a minute than six narrow ones; rows of 512 tokens,
+    because the first tokens of a row have nothing to look back at. RecurrentGemma's decays: they start with
+    memories of 2 to 200 tokens, where the paper's start with 13 to 1400, which on bytes is worth 0.1 bits.
     """
     recurrent: dict[str, int | float | bool | str] = {"gate_blocks": 4, "decay_init": "recurrentgemma"}
     blocks: dict[str, dict[str, int | float | bool | str]] = {
         "rg_lru": recurrent,
         "cg_lru": recurrent,
-        "local_mqa": {"window_size": 128, "head_dim": 32},
+        "local_mqa": {"window_size": 512, "head_dim": 32},
         "global_mqa": {"head_dim": 32},
     }
     return Config(
-        model=ModelConfig(pattern=FAMILIES[family].format(6), width=128, lru_width=192, blocks=blocks)
+        model=ModelConfig(pattern=FAMILIES[family].format(3), width=256, lru_width=256, blocks=blocks),
+        data=DataConfig(seq_len=512, batch_size=4),
+        optimizer=OptimizerConfig(learning_rate=2e-3),
     )
 
 

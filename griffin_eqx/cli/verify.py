@@ -164,6 +164,7 @@ def _scan(switches: Verify) -> Trial:
             "Try griffin verify scan griffin_kernels.linear_scan:linear_scan --complex --reverse."
         )
     from griffin_eqx.verify import SCAN_LAWS, verify_scan
+    from griffin_eqx.verify.scan_subject import check_call
 
     _check_laws(switches.law, SCAN_LAWS)
     scan: Any = _import(name)
@@ -173,6 +174,10 @@ def _scan(switches: Verify) -> Trial:
         scan = functools.partial(scan, **dict(Pattern.parse(f"scan[{switches.options}]").layers[0].options))
     dtypes = {"dtypes": ("float32",)} if switches.float32 else {}
     given = {"complex": switches.complex, "reverse": switches.reverse, **dtypes}
+    try:
+        check_call(scan, reverse=switches.reverse)
+    except TypeError as error:
+        raise GriffinError(str(error)) from None
     return name, functools.partial(verify_scan, scan, **given)
 
 

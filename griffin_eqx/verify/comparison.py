@@ -25,8 +25,8 @@ class Difference(AssertionError):
 
     what: str
     place: str
-    got: complex
-    expected: complex
+    got: float | complex
+    expected: float | complex
     allowed: float
     wrong: int
     size: int
@@ -39,7 +39,7 @@ class Difference(AssertionError):
         )
 
 
-def number(value: complex) -> str:
+def number(value: float | complex) -> str:
     """A value in nine digits, without an imaginary part where there is none."""
     value = complex(value)
     return f"{value.real:.9g}" if value.imag == 0 else f"{value:.9g}"
@@ -94,7 +94,7 @@ def assert_close(got: Any, want: Any, what: str, *, tol: float, token: int | Non
                 f"{where}{list(index)}",
                 actual[index].item(),
                 expected[index].item(),
-                tol * scale,
+                float(tol * scale),
                 int(wrong.sum()),
                 wrong.size,
                 () if token is None else tuple(int(token + t) for t in np.unique(np.nonzero(wrong)[0])),

@@ -27,10 +27,10 @@ class Compiling:
     def __exit__(self, *raised: Any) -> None:
         jax.monitoring.unregister_event_duration_listener(self._listen)
 
-    def _listen(self, event: str, duration: float, **_: Any) -> None:
+    def _listen(self, event: str, duration_secs: float, **_: Any) -> None:
         if event in _PHASES:
             now = time.perf_counter()
-            self._spans.append((now - duration, now))
+            self._spans.append((now - duration_secs, now))
             self.programs += event == _COMPILE
 
     @property

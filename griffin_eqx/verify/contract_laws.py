@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
+from griffin_eqx.block import SequenceLayout
 from griffin_eqx.errors import OptionError
 from griffin_eqx.pattern import LayerSpec, PatternError
 from griffin_eqx.registry import Registry
@@ -167,9 +168,34 @@ def _rematerialised(arguments, layout, dy):
     return inner(dy, eqx.filter_checkpoint(lambda block, x: block(x, layout, None)[0])(*arguments))
 
 
+@eqx.filter_jit
+def _weight_gradients(block, xs, layouts, dys):
+    """Gradients by the parameters: of all rows at once, and summed over the rows."""
+
+    @eqx.filter_grad
+    def at_once(block):
+        return inner(dys, jax.vmap(lambda x, layout: block(x, layout, None)[0])(xs, layouts))
+
+    @eqx.filter_grad
+    def of_row(block, row):
+        x, layout, dy = row
+        return inner(dy, block(x, layout, None)[0])
+
+    rows = [of_row(block, _row(i, (xs, layouts, dys))) for i in range(3)]
+    return at_once(block), jax.tree.map(lambda *z: sum(z), *rows)
+
+
+@eqx.filter_jit
+def _without_layout(block, xs):
+    """Rows behind one another along axis 1, as documents of their own."""
+    return jax.vmap(lambda x: block(x)[0], in_axes=1)(xs)
+
+
 def _transforms(subject: Subject, cases: Any) -> None:
     block, *batch = _batch(subject, cases)
     together = _by_row(block, *batch)
+    got, want = _weight_gradients(block, *batch[:2], batch[3])
+    assert_close(got, want, "gradient of a batch by parameters against the sum over its rows", tol=TOLERANCE)
     for i, case in enumerate(cases):
         x, layout, empty, _ = jax.tree.map(jnp.asarray, _row(i, batch))
         y, last = forward(block, x, layout, empty)
@@ -181,6 +207,11 @@ def _transforms(subject: Subject, cases: Any) -> None:
             eager, _ = block(x, layout, empty)
             assert_close(np.asarray(eager)[:tokens], y[:tokens], "outputs without jit", tol=TOLERANCE)
     rng = cases[0].rng
+    xs = np.stack([subject.tokens(rng, BATCH_ROW) for _ in cases])
+    single = SequenceLayout.single(BATCH_ROW)
+    plain = np.stack([forward(block, jnp.asarray(x), single, None)[0] for x in xs])
+    got = _without_layout(block, jnp.asarray(np.swapaxes(xs, 0, 1)))
+    assert_close(got, plain, "outputs without a layout, by vmap over axis 1", tol=TOLERANCE)
     x, layout = chunk(subject.tokens(rng, ROW), np.arange(ROW), ROW, rng)
     again, plain = _rematerialised((block, x), layout, x), pullback(block, x, layout, None, x)[:2]
     assert_close(again, plain, "gradient of (parameters, x) under jax.checkpoint", tol=TOLERANCE)
@@ -239,7 +270,8 @@ def _compiles_once(block, x, layout, cache):
 
 transforms = Law(
     "transforms",
-    "jit(block) = block; vmap(block)(xs) = [block(x) for x in xs]; grad(checkpoint(block)) = grad(block); a scan over "
+    "jit(block) = block; vmap(block)(xs) = [block(x) for x in xs], gradients by "
+    "parameters too; block(x) = block(x, one document); grad(checkpoint(block)) = grad(block); a scan over "
     "stacked layers = the layers in turn; a donated cache changes nothing; the "
     "outputs have the form of x and the cache the form it went in with, so that equal shapes compile once",
     SAME_PROGRAM,

@@ -43,6 +43,8 @@ def _row_in_words(case: Case) -> str:
     parts = [_count(case.row.tokens, "token")]
     if len(case.row.documents) > 1:
         parts.append(f"documents of {_list(case.row.documents)}")
+    if case.row.start:
+        parts.append(f"the first at position {case.row.start}")
     if case.chunks:
         fed = [
             str(part.tokens) if part.tokens == part.bucket else f"{part.tokens} (padded to {part.bucket})"
@@ -71,6 +73,7 @@ def picture(case: Any, error: BaseException) -> list[str]:
     lines = {"token": [str(t) for t in tokens]}
     if len(case.row.documents) > 1:
         lines["document"] = [chr(ord("A") + d) for d, n in enumerate(case.row.documents) for _ in range(n)]
+    if len(case.row.documents) > 1 or case.row.start:
         lines["position"] = [str(p) for p in case.row.positions]
     if len(case.chunks) > 1:
         lines["chunk"] = [str(c) for c, part in enumerate(case.chunks) for _ in range(part.tokens)]

@@ -74,24 +74,32 @@ class ScanSubject:
         return tuple(read(z) for z in back)
 
 
+def check_call(scan: Callable[..., Any], *, reverse: bool) -> inspect.Signature:
+    """The function's signature, if it can be called as a scan.
+
+    Raises:
+      TypeError: If it cannot be called as `scan(x, a, h0)`, or not with `reverse=` although it is asked to.
+    """
+    signature = inspect.signature(scan)
+    try:
+        signature.bind(None, None, None, **({"reverse": True} if reverse else {}))
+    except TypeError as error:
+        raise TypeError(
+            f"{getattr(scan, '__name__', scan)}{signature}: {error}.\n"
+            f"A scan is called as scan(x, a, h0, reset{', reverse=...' * reverse}) and returns (h, h_last)."
+        ) from None
+    return signature
+
+
 def scan_subject(
     scan: Callable[..., Any], *, complex: bool, reverse: bool, dtypes: tuple[str, ...]
 ) -> tuple[ScanSubject, dict[str, str]]:
     """A scan as a subject, and the laws that cannot apply to it, each with the reason.
 
     Raises:
-      TypeError: If the function cannot be called as `scan(x, a, h0)`, or not with `reverse=` although it is
-        asked to.
+      TypeError: As `check_call`.
     """
-    signature, reasons = inspect.signature(scan), {}
-    try:
-        signature.bind(None, None, None)
-        signature.bind(None, None, None, **({"reverse": True} if reverse else {}))
-    except TypeError as error:
-        raise TypeError(
-            f"{scan} has the signature {signature}: {error}.\n"
-            f"A scan is called as scan(x, a, h0, reset{', reverse=...' * reverse}) and returns (h, h_last)."
-        ) from None
+    signature, reasons = check_call(scan, reverse=reverse), {}
     resets = _takes(signature, None, None, None, None)
     if not resets:
         reasons["resets"] = "the function takes no resets"
@@ -140,6 +148,11 @@ class ScanCase:
         """
         return 3 * float(jnp.finfo(self.dtype).eps) + tolerance(np.float32, self.seq_len)
 
+    @property
+    def wide_tol(self) -> float:
+        """Of what stays in float32, whatever the dtype of the case."""
+        return tolerance(np.float32, self.seq_len)
+
     def at(self, steps: slice) -> tuple[Any, slice]:
         """The index of steps counted in the running direction."""
         if not self.reverse:
@@ -150,14 +163,16 @@ class ScanCase:
     def arrays(self) -> tuple[Any, ...]:
         """`(x, a, h0, reset, dh, dh_last)`: decays of all sizes, exactly 0 and 1 among them; resets anywhere."""
         rng = np.random.default_rng(self.seed)
+        single = dataclasses.replace(self, dtype="float32")
         draw = lambda *shape: rounded(self, _normal(rng, shape, self.planar))  # noqa: E731
+        wide = lambda *shape: rounded(single, _normal(rng, shape, self.planar))  # noqa: E731
         full, state = (ROWS, self.seq_len, WIDTH), (ROWS, WIDTH)
         radius = np.clip(rng.uniform(-0.2, 1.2, full), 0, 1)
         phase = (
             np.exp(1j * rng.uniform(-np.pi, np.pi, full)) if self.planar else rng.choice([-1.0, 1.0], full)
         )
         reset = (rng.random(full[:2]) < 0.3) & self.resets
-        return draw(*full), rounded(self, radius * phase), draw(*state), reset, draw(*full), draw(*state)
+        return draw(*full), rounded(self, radius * phase), wide(*state), reset, draw(*full), wide(*state)
 
 
 @st.composite

@@ -164,17 +164,24 @@ def _padding(subject: Subject, case: Case) -> None:
     for cache in (None, empty_cache(block)):
         results = []
         scale = case.padding or 1.0
-        for padding in (0.0, scale):
-            given = chunk(x, positions, ROW, rng, padding)
+        # Also another amount of it: a mistake that always takes in as much padding would compare as equal.
+        for padding, bucket in ((0.0, ROW), (scale, ROW + PROBE)):
+            given = chunk(x, positions, bucket, rng, padding)
             y, last = forward(block, *given, cache)
-            d_block, dx, d_cache = pullback(block, *given, cache, dy, None if cache is None else then)
+            longer = np.concatenate([dy, np.zeros((bucket - ROW, dy.shape[1]), dy.dtype)])
+            d_block, dx, d_cache = pullback(block, *given, cache, longer, None if cache is None else then)
             assert_finite((d_block, dx, d_cache), f"gradients with padding of scale {padding:g}")
             assert_close(dx[tokens:], np.zeros_like(dx[tokens:]), "gradient by padding", tol=0.0)
             probed = None if cache is None else probe(block, last, after, next_position(positions))
             results.append(
-                {"y": y[:tokens], "probe": probed, "x": dx, "parameters": d_block, "cache": d_cache}
+                {"y": y[:tokens], "probe": probed, "x": dx[:tokens], "parameters": d_block, "cache": d_cache}
             )
-        assert_close(results[1], results[0], f"padding of scale {scale:g} against zeros: ", tol=TOLERANCE)
+        assert_close(
+            results[1],
+            results[0],
+            f"{ROW + PROBE - tokens} tokens of padding of scale {scale:g} against {ROW - tokens} of zeros: ",
+            tol=TOLERANCE,
+        )
 
 
 padding = Law(

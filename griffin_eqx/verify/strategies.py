@@ -17,6 +17,9 @@ BUCKETS = (1, 8, 17)
 ROW = BUCKETS[-1]
 """The longest row."""
 
+START = 5
+"""Largest position of a row's first token."""
+
 seeds = st.integers(0, 2**32 - 1)
 """Seeds of the random arrays of a case."""
 
@@ -30,9 +33,11 @@ class Row:
 
     Attributes:
       documents: The number of tokens of each, at least 1.
+      start: Position of the first token: tokens before it are unknown, and count as absent.
     """
 
     documents: tuple
+    start: int = 0
 
     @property
     def tokens(self) -> int:
@@ -42,7 +47,9 @@ class Row:
     @property
     def positions(self) -> Any:
         """Position of each token in its document, int32."""
-        return np.concatenate([np.arange(n, dtype=np.int32) for n in (0, *self.documents)])
+        positions = np.concatenate([np.arange(n, dtype=np.int32) for n in (0, *self.documents)])
+        positions[: self.documents[0]] += self.start
+        return positions
 
     @property
     def spans(self) -> list[slice]:
@@ -63,12 +70,13 @@ class Chunk:
 
 
 @st.composite
-def rows(draw: Any, *, most: int = ROW, documents: int = 4) -> Row:
-    """Rows of 1 to `most` tokens with document borders anywhere."""
+def rows(draw: Any, *, most: int = ROW, documents: int = 4, start: int = 0) -> Row:
+    """Rows of 1 to `most` tokens with document borders anywhere, beginning at position `start` at most."""
     length = st.integers(1, 6) | st.integers(1, most)
     lengths = draw(st.lists(length, min_size=1, max_size=documents))
     ends = [min(end, most) for end in itertools.accumulate(lengths)]
-    return Row(tuple(end - start for start, end in itertools.pairwise([0, *ends]) if end > start))
+    lengths = tuple(end - begin for begin, end in itertools.pairwise([0, *ends]) if end > begin)
+    return Row(lengths, draw(st.integers(0, start)))
 
 
 @st.composite
@@ -79,6 +87,9 @@ def splits(draw: Any, tokens: int) -> tuple:
     roomy = draw(st.lists(st.booleans(), min_size=5, max_size=5))
     inner = range(1, tokens) if by_token else sorted(min(cut, tokens) for cut in cuts)
     sizes = [end - start for start, end in itertools.pairwise([0, *inner, tokens])]
+    empty, place = draw(st.booleans()), draw(st.integers(0, 4))
+    if empty:
+        sizes.insert(min(place, len(sizes)), 0)
     fitting = [[bucket for bucket in BUCKETS if size <= bucket] for size in sizes]
     return tuple(
         Chunk(size, buckets[min(wide, len(buckets) - 1)])
@@ -120,6 +131,6 @@ def whole_rows(draw: Any, **limits: int) -> Case:
 @st.composite
 def cut_rows(draw: Any, **limits: int) -> Case:
     """A row cut into chunks, with a document picked."""
-    row = draw(rows(**limits))
+    row = draw(rows(start=START, **limits))
     pick = draw(st.integers(0, len(row.documents) - 1))
     return Case(row, draw(splits(row.tokens)), pick, draw(paddings), draw(seeds))

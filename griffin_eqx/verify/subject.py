@@ -17,7 +17,7 @@ DIMS = Dims(width=16, lru_width=32, num_layers=2, num_heads=4, biases=True)
 """Small sizes, none of them a chunk length, so that axes cannot be taken for one another."""
 
 MAX_SEQ_LEN = 32
-"""Documents that caches of the laws hold: a row and a probe."""
+"""Documents that caches of the laws hold: positions before a row, the row and a probe."""
 
 PROBE = 8
 """Tokens that continue a cache to see what is in it: more than a short window or convolution."""
@@ -87,7 +87,8 @@ def chunk(
     """Tokens and their positions as a chunk of `bucket`, with anything finite behind them."""
     tokens, width = x.shape
     filler = padding * rng.standard_normal((bucket - tokens, width))
-    anywhere = rng.integers(0, 2 * ROW, bucket - tokens)
+    # Half of the time all 0, as if a document began there.
+    anywhere = rng.integers(0, 2) * rng.integers(0, 2 * ROW, bucket - tokens)
     x = np.concatenate([x, filler]).astype(np.float32)
     return jnp.asarray(x), _layout(np.concatenate([positions, anywhere]), tokens)
 

@@ -133,7 +133,8 @@ def judge(
 
 
 def _try(law: Law, subject: Any, fixed_seed: int, max_examples: int) -> tuple[int, Counterexample | None]:
-    cases, smallest = 0, None
+    cases = 0
+    smallest: tuple[Any, Exception] | None = None
 
     def watch(case: Any, error: Exception | None) -> None:
         nonlocal cases, smallest
@@ -146,7 +147,8 @@ def _try(law: Law, subject: Any, fixed_seed: int, max_examples: int) -> tuple[in
     except Exception as error:
         if smallest is None:
             raise
-        return cases, Counterexample(law, subject, *smallest, flaky=isinstance(error, FlakyFailure))
+        case, broken = smallest
+        return cases, Counterexample(law, subject, case, broken, flaky=isinstance(error, FlakyFailure))
     return cases, None
 
 

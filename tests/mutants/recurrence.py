@@ -1,0 +1,240 @@
+"""Mistakes in the recurrent blocks around their scan: resets, padding, state, precision."""
+
+from functools import partial
+
+from .mutation import Mutant
+
+_real = partial(Mutant, module="griffin_plugins.rg_lru", block="rg_lru")
+_complex = partial(Mutant, module="griffin_plugins.cg_lru", block="cg_lru")
+
+_SCAN = "linear_scan(jnp.where(valid, gated, 0), a, h0, layout.reset)"
+_H0 = "h0 = None if cache is None else cache.h"
+_DECAY = "a = jnp.where(valid, jnp.exp(log_a), 1)"
+_OUT = "self.out(h.astype(x.dtype) * jax.nn.gelu(self.into_gate(x), approximate=True))"
+_COMPLEX_H0 = "h0 = None if cache is None else Planar(cache.h_re, cache.h_im)"
+
+MUTANTS = (
+    _real(
+        name="state-never-reset",
+        law="packing",
+        old=_SCAN,
+        new="linear_scan(jnp.where(valid, gated, 0), a, h0, None)",
+        traps=(11,),
+        why="document borders are used to find padding and for nothing else",
+    ),
+    _real(
+        name="state-reset-one-token-late",
+        law="packing",
+        old=_SCAN,
+        new="linear_scan(jnp.where(valid, gated, 0), a, h0, layout.valid & (layout.positions == 1))",
+        why="the state is dropped behind the first token and not in front of it",
+    ),
+    _real(
+        name="state-reset-softly",
+        law="packing",
+        old=_SCAN,
+        new="linear_scan(jnp.where(valid, gated, 0), jnp.where(reset, 1.4e-11, a), h0, None)",
+        traps=(12,),
+        why="a decay of exp(-25) at the border instead of none at all",
+    ),
+    _real(
+        name="state-not-reset-by-a-chunk-that-starts-a-document",
+        law="packing",
+        old=_SCAN,
+        new="linear_scan(jnp.where(valid, gated, 0), a, h0, layout.reset & (jnp.arange(x.shape[0]) > 0))",
+        traps=(9,),
+        why="borders count within a chunk; a live cache is taken over by the next document",
+    ),
+    _real(
+        name="state-not-reset-by-a-single-token",
+        law="packing",
+        old=_SCAN,
+        new="linear_scan(jnp.where(valid, gated, 0), a, h0, layout.reset if x.shape[0] > 1 else None)",
+        traps=(29,),
+        why="one token goes a path of its own, which tests of longer chunks never reach",
+    ),
+    _real(
+        name="state-decays-on-padding",
+        law="streaming",
+        old=_DECAY,
+        new="a = jnp.exp(log_a)",
+        traps=(31,),
+        why="padding adds nothing to the state and still shrinks it",
+    ),
+    _real(
+        name="padding-enters-the-state",
+        law="streaming",
+        old="jnp.where(valid, gated, 0)",
+        new="gated",
+        why="a bias turns padding of zeros into an input",
+    ),
+    _real(
+        name="state-in-bfloat16",
+        law="precision",
+        old="state_dtype = np.promote_types(dtype, jnp.float32)",
+        new="state_dtype = dtype",
+        why="the state has the dtype of the computation",
+    ),
+    _real(
+        name="state-rounded-between-calls",
+        law="precision",
+        old=_H0,
+        new=f"{_H0}.astype(x.dtype)",
+        traps=(18,),
+        why="the state is float32 in the cache, and read in the dtype of the computation",
+    ),
+    _real(
+        name="state-without-gradient",
+        law="gradients",
+        old=_H0,
+        new="h0 = None if cache is None else jax.lax.stop_gradient(cache.h)",
+        why="h0 gets no gradient, and back-propagation through chunks is truncated unasked",
+    ),
+    _real(
+        name="multiplier-of-a-first-token-in-every-chunk",
+        law="streaming",
+        old="jnp.where(reset, 1, input_multiplier(log_a)) * input_gate * u",
+        new="jnp.where(reset | (jnp.arange(x.shape[0]) == 0)[:, None], 1, input_multiplier(log_a)) * input_gate * u",
+        why="the first token of a chunk is taken for the first of a document",
+    ),
+    _real(
+        name="decay-in-bfloat16",
+        law="precision",
+        old=_DECAY,
+        new="a = jnp.where(valid, jnp.exp(log_a).astype(x.dtype).astype(log_a.dtype), 1)",
+        traps=(18,),
+        why="near 1 a bfloat16 decay is off by many of its own half-lives; a float32 state does not help",
+    ),
+    _real(
+        name="gates-in-bfloat16",
+        law="precision",
+        module="griffin_eqx.nn.linear",
+        old="wide = np.promote_types(x.dtype, jnp.float32)",
+        new="wide = x.dtype",
+        traps=(18,),
+        why="gates, softplus and exp run in the dtype of the computation",
+    ),
+    _real(
+        name="multiplier-by-subtraction-in-bfloat16",
+        law="precision",
+        old="input_multiplier(log_a)) * input_gate * u",
+        new="jnp.sqrt(1 - jax.lax.reduce_precision(jnp.exp(2 * log_a), 8, 7 if x.dtype == jnp.bfloat16 else 23)))"
+        " * input_gate * u",
+        traps=(18,),
+        why="1 - a**2 cancels where a is close to 1: it is 0 or a few units of bfloat16",
+    ),
+    _real(
+        name="multiplier-of-a-first-token-without-layout",
+        law="transforms",
+        old="layout.reset[:, None]",
+        new="layout.reset[:, None] & padded",
+        why="no layout means one document from its start, which is not the same as none of its starts",
+    ),
+    _real(
+        name="root-without-bound",
+        law="gradients",
+        module="griffin_eqx.nn.gating",
+        old="jax.lax.rsqrt(jnp.maximum(x, floor))",
+        new="jax.lax.rsqrt(x)",
+        traps=(19,),
+        why="the derivative of the root at a = 1 is infinite",
+    ),
+    _real(
+        name="root-with-epsilon",
+        law="gradients",
+        module="griffin_eqx.nn.gating",
+        old="return jnp.sqrt(x)",
+        new="return jnp.sqrt(x + 1e-6)",
+        traps=(19,),
+        why="an epsilon in the root, which the derivative does not know",
+    ),
+    _real(
+        name="float32-out-of-the-block",
+        law="precision",
+        old=_OUT,
+        new="self.out(h * jax.nn.gelu(self.into_gate(x), approximate=True).astype(h.dtype))",
+        why="the wide state widens everything behind it",
+    ),
+    _real(
+        name="huge-padding-poisons-gradients",
+        law="padding",
+        old="x = jnp.where(layout.valid[:, None], x, 0)",
+        new="pass",
+        why="padding is masked out of the result and not out of the gated branch: 0 times infinity is NaN",
+    ),
+    _real(
+        name="statistics-over-time",
+        law="causal",
+        old=_OUT,
+        new="self.out(h.astype(x.dtype) * jax.nn.gelu(self.into_gate(x - x.mean(0, keepdims=True)), approximate=True))",
+        why="a normalisation takes the axis of time for that of channels",
+    ),
+    _real(
+        name="history-as-long-as-the-document",
+        law="bounded_cache",
+        old="self.conv.init_history(dtype), jnp.zeros(self.a_param.shape",
+        new="jnp.zeros((max_seq_len, self.a_param.size), dtype), jnp.zeros(self.a_param.shape",
+        why="the cache keeps all inputs of a convolution that sees four of them",
+    ),
+    _real(
+        name="options-that-never-compare-equal",
+        law="options",
+        old="@dataclasses.dataclass(frozen=True)\nclass RecurrentOptions",
+        new="@dataclasses.dataclass(frozen=True, eq=False)\nclass RecurrentOptions",
+        why="options are compared by identity, and what was read back is another object",
+    ),
+    _complex(
+        name="imaginary-part-dropped-from-the-cache",
+        law="streaming",
+        old=_COMPLEX_H0,
+        new="h0 = None if cache is None else Planar(cache.h_re, jnp.zeros_like(cache.h_im))",
+        traps=(13,),
+        why="as soon as a state is handed in, everything is cast to a real dtype",
+    ),
+    _complex(
+        name="cached-parts-swapped",
+        law="streaming",
+        old="ComplexRecurrentCache(conv, *h_last)",
+        new="ComplexRecurrentCache(conv, *h_last[::-1])",
+        why="real and imaginary parts change places on their way into the cache",
+    ),
+    _complex(
+        name="state-turns-on-padding",
+        law="streaming",
+        old="jnp.where(valid, radius * jnp.sin(phase), 0)",
+        new="radius * jnp.sin(phase)",
+        traps=(31,),
+        why="at padding the decay is 1 in its real part alone",
+    ),
+    _complex(
+        name="complex-state-not-reset-with-a-cache",
+        law="packing",
+        old="linear_scan(gated, a, h0, layout.reset)",
+        new="linear_scan(gated, a, h0, layout.reset if cache is None else None)",
+        traps=(9,),
+        why="packed training is right, and a live cache is not cleared for the next document",
+    ),
+    _complex(
+        name="imaginary-part-without-gradient",
+        law="gradients",
+        old=_COMPLEX_H0,
+        new="h0 = None if cache is None else Planar(cache.h_re, jax.lax.stop_gradient(cache.h_im))",
+        why="one of the two parts of the state carries no gradient",
+    ),
+    _complex(
+        name="conjugate-that-is-none",
+        law="gradients",
+        module="griffin_kernels.linear_scan.planar",
+        old="Planar(self.re, -self.im)",
+        new="Planar(self.re, self.im)",
+        why="the adjoint of a complex product without its conjugate",
+    ),
+    _complex(
+        name="complex-product-with-the-wrong-sign",
+        law="gradients",
+        module="griffin_kernels.linear_scan.planar",
+        old="self.re * other.re - self.im * other.im",
+        new="self.re * other.re + self.im * other.im",
+        why="i * i = 1",
+    ),
+)

@@ -1,0 +1,181 @@
+"""What the kit says about a block or a scan: verdicts, the smallest counterexample, a test that fails."""
+
+import itertools
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import pytest
+from griffin_kernels.linear_scan import linear_scan
+from griffin_plugins.global_mqa import GlobalMQABlock
+from griffin_plugins.local_mqa import LocalMQABlock
+from griffin_plugins.rg_lru import RGLRUBlock
+
+import griffin_eqx as gx
+from griffin_eqx.verify import SCAN_LAWS, Difference, check_block_case, verify_block, verify_scan
+from griffin_eqx.verify.kinds import small_options
+from griffin_eqx.verify.report import as_dict, seq_len
+
+pytestmark = pytest.mark.core
+
+
+class LeakyBlock(RGLRUBlock):
+    """Takes every row for one document, so that nothing is reset."""
+
+    name = "leaky"
+
+    def __call__(self, x, layout=None, cache=None):
+        layout = gx.resolve_layout(x.shape[0], layout, cache)
+        seen = layout.positions[0] + jnp.arange(x.shape[0], dtype=jnp.int32)
+        return super().__call__(x, gx.SequenceLayout(seen, layout.length), cache)
+
+
+class ForgetfulBlock(RGLRUBlock):
+    """Gives another answer at every call."""
+
+    name = "forgetful"
+    calls: ClassVar[itertools.count] = itertools.count(1)
+
+    def __call__(self, x, layout=None, cache=None):
+        y, cache = super().__call__(x, layout, cache)
+        times = jax.pure_callback(
+            lambda: jnp.float32(next(self.calls)), jax.ShapeDtypeStruct((), jnp.float32)
+        )
+        return y * jnp.asarray(times, y.dtype), cache
+
+
+class ClumsyBlock(RGLRUBlock):
+    """Cannot take a chunk of one token."""
+
+    name = "clumsy"
+
+    def __call__(self, x, layout=None, cache=None):
+        if x.shape[0] == 1 and cache is not None:
+            raise IndexError("no second token")
+        return super().__call__(x, layout, cache)
+
+
+class ForwardAndBackBlock(RGLRUBlock):
+    name = "forward_and_back"
+    not_applicable: ClassVar[Mapping[str, str]] = {"causal": "bidirectional"}
+
+
+@pytest.fixture(scope="module")
+def leaky():
+    return verify_block(LeakyBlock, options={"gate_blocks": 2}, laws=["causal", "packing"])
+
+
+def test_a_broken_law_comes_with_a_small_counterexample(leaky):
+    causal, packing = leaky.verdicts
+    assert (causal.status, packing.status, leaky.ok) == ("holds", "broken", False)
+    found = packing.counterexample
+    assert isinstance(found.error, Difference)
+    assert seq_len(found.case) == 2
+    assert found.case.row.documents == (1, 1)
+
+
+def test_the_report_names_tokens_values_and_causes(leaky):
+    text = str(leaky)
+    assert "2 tokens, documents of 1 and 1" in text
+    assert "token      0  1" in text
+    assert "document   A  B" in text
+    assert "wrong      ·  ✗" in text
+    assert "got " in text
+    assert "expected " in text
+    assert "the state is reset at the wrong token" in text
+    assert "1 of 2 laws hold" in text
+    row = as_dict(leaky)["laws"][1]
+    assert row["counterexample"]["seq_len"] == 2
+    assert row["counterexample"]["likely_causes"]
+
+
+def test_the_pasted_test_fails_until_the_block_is_mended(leaky, monkeypatch):
+    source = as_dict(leaky)["laws"][1]["counterexample"]["test"]
+    assert f"from {__name__} import LeakyBlock" in source
+    # The module that pytest made of this file has a name that only pytest can import.
+    space: dict = {"LeakyBlock": LeakyBlock}
+    exec(
+        "\n".join(line for line in source.splitlines() if "LeakyBlock" not in line or "import" not in line),
+        space,
+    )
+    with pytest.raises(AssertionError, match="outputs of document 1 in the row against alone"):
+        space["test_leaky_keeps_the_law_packing"]()
+    space["LeakyBlock"] = RGLRUBlock
+    space["test_leaky_keeps_the_law_packing"]()
+
+
+def test_a_seed_gives_the_same_verdict_and_counterexample_again(leaky):
+    again = verify_block(LeakyBlock, options={"gate_blocks": 2}, laws=["packing"])
+    assert again.verdicts[0].counterexample.case == leaky.verdicts[1].counterexample.case
+    assert again.verdicts[0].cases == leaky.verdicts[1].cases
+
+
+def test_hidden_state_is_called_so():
+    board = verify_block(ForgetfulBlock, options={"gate_blocks": 2}, laws=["streaming"], max_examples=5)
+    assert not board.ok
+    assert "hidden state" in str(board) or board.verdicts[0].counterexample is not None
+
+
+def test_an_exception_breaks_a_law_and_says_where_it_came_from():
+    board = verify_block(ClumsyBlock, options={"gate_blocks": 2}, laws=["streaming"])
+    text = str(board)
+    assert "IndexError: no second token" in text
+    assert f"raised at {__file__}" in text
+
+
+def test_a_law_that_does_not_apply_stands_on_the_board_with_its_reason():
+    board = verify_block(ForwardAndBackBlock, laws=["causal", "options"])
+    assert board.ok
+    assert board.verdicts[0].status == "not applicable"
+    assert "causal            does not apply: bidirectional" in str(board)
+    assert "1 of 1 law hold, 1 not applicable" in str(board)
+
+
+def test_options_that_no_row_would_reach_are_made_small():
+    assert small_options(LocalMQABlock) == {"window_size": 4, "head_dim": 4}
+    assert small_options(GlobalMQABlock) == {"head_dim": 4}
+    assert small_options(RGLRUBlock) == {}
+    board = verify_block(LocalMQABlock, laws=["options"], options={"window_size": 7})
+    assert board.kinds == ("window_size=7, head_dim=4", "window_size=7")
+
+
+def test_each_verdict_is_told_when_it_is_known():
+    told = []
+    board = verify_block(RGLRUBlock, laws=["options", "bounded_cache"], tell=told.append, max_examples=2)
+    assert tuple(told) == board.verdicts
+    assert all(0 <= verdict.compile_seconds <= verdict.seconds for verdict in told)
+    assert told[1].programs > 0
+
+
+def test_a_case_can_be_tried_alone():
+    check_block_case(RGLRUBlock, "options", {"conv_width": 2})
+
+
+def test_a_scan_is_held_to_what_it_is_for():
+    def only_sums(x, a, h0):
+        return linear_scan(x, a, h0)
+
+    board = verify_scan(only_sums, dtypes=("float32",), max_examples=3)
+    by_name = {verdict.law.name: verdict for verdict in board.verdicts}
+    assert board.ok
+    assert list(by_name) == list(SCAN_LAWS)
+    assert {name: v.reason for name, v in by_name.items() if v.status == "not applicable"} == {
+        "resets": "the function takes no resets",
+        "reverse": "reverse was not asked for",
+        "defaults": "h0 has no default",
+    }
+    with pytest.raises(TypeError, match="A scan is called as scan"):
+        verify_scan(lambda x: x)
+    with pytest.raises(TypeError, match="reverse"):
+        verify_scan(only_sums, reverse=True)
+
+
+def test_a_wrong_scan_is_caught_on_a_short_sequence():
+    def off_by_one(x, a, h0=None, reset=None):
+        return linear_scan(x, jnp.roll(a, 1, axis=-2), h0, reset)
+
+    board = verify_scan(off_by_one, laws=["oracle"])
+    found = board.verdicts[0].counterexample
+    assert seq_len(found.case) <= 8
+    assert "step" in str(board)
