@@ -2,10 +2,25 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from griffin_eqx.cpu_memory import keep_freed_memory
+
+RELEASE = """
+import numpy as np
+from pathlib import Path
+from griffin_eqx.cpu_memory import keep_freed_memory, release_freed_memory
+keep_freed_memory()
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+hole, after = np.ones(2**23), np.ones(2**20)
+del hole
+before = resident()
+release_freed_memory()
+print(before - resident())
+"""
 
 CODE = """
 import resource
@@ -22,7 +37,19 @@ print(faults())
 """
 
 
-@pytest.mark.skipif(not keep_freed_memory(), reason="the C library is not glibc: there is nothing to tell it")
+needs_glibc = pytest.mark.skipif(
+    not keep_freed_memory(), reason="the C library is not glibc: there is nothing to tell it"
+)
+
+
+@needs_glibc
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's account of memory")
+def test_released_memory_goes_back_to_the_kernel():
+    done = subprocess.run([sys.executable, "-c", RELEASE], check=True, capture_output=True)
+    assert int(done.stdout) > 60 * 2**20
+
+
+@needs_glibc
 def test_a_second_allocation_of_64_mib_faults_in_no_pages():
     counts = [
         int(

@@ -26,6 +26,7 @@ SMALL = {
 BUDGET = {
     "train": SMALL,
     "sample": {"--max-new-tokens": "4"},
+    "verify": {"--examples": "2", "--law": "options"},
     "bench": {key: value for key, value in SMALL.items() if not key.startswith("--train")}
     | {"--repeats": "1"},
 }
@@ -42,7 +43,10 @@ def _argv(line):
     words = shlex.split(line)
     assert words.pop(0) == "griffin"
     verb = next(word for word in words if word in BUDGET or word in ("info", "blocks", "doctor", "new"))
-    for option, value in BUDGET.get(verb, {}).items():
+    budget = dict(BUDGET.get(verb, {}))
+    if "scan" in words:
+        budget["--law"] = "defaults"
+    for option, value in budget.items():
         if option in words:
             words[words.index(option) + 1] = value
         else:
@@ -66,6 +70,7 @@ def workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(registry.default, "_added", {})
+    monkeypatch.setattr("griffin_eqx.cli.verify.compile_quickly", lambda: None)
     (tmp_path / "my_block.py").write_text(_snippet("# my_block.py"))
     return tmp_path
 
@@ -98,7 +103,7 @@ def test_the_python_session_runs(workplace, monkeypatch, capsys):
     monkeypatch.setattr(gx, "preset", small)
     names: dict = {}
     exec(compile(_snippet("import griffin_eqx as gx"), "README.md", "exec"), names)
-    assert len(names["layers"]) == 6
+    assert len(names["layers"]) == 3
     assert len(names["layers"][0]["log_a"]) == len("To be")
     assert (workplace / "runs" / "first" / "config.toml").is_file()
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from griffin_eqx.config import Config
+from griffin_eqx.cpu_memory import release_freed_memory
 from griffin_eqx.model import count_parameters
 from griffin_eqx.training.objective import TokenBatch, evaluate_batch
 from griffin_eqx.training.step import init_state, make_step
@@ -114,6 +115,7 @@ def bench_step(
     started = time.perf_counter()
     step = make_step(config).compile(state, batch, continues)
     train_compile = time.perf_counter() - started
+    release_freed_memory()
     say("timing the train step")
     box = [state]
     del state

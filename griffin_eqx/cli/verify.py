@@ -77,7 +77,7 @@ def run(argv: list[str]) -> int:
     )
     trials = _blocks(switches) if switches.what == "block" else [_scan(switches)]
     if not switches.thorough:
-        _compile_quickly()
+        compile_quickly()
     boards = [_try(switches, subject, judge) for subject, judge in trials]
     if switches.json:
         from griffin_eqx.verify.report import as_dict
@@ -87,7 +87,7 @@ def run(argv: list[str]) -> int:
     return int(not all(board.ok for board in boards))
 
 
-def _compile_quickly() -> None:
+def compile_quickly() -> None:
     """Cases are small and programs many: optimising them takes longer than it saves.
 
     What is judged is the program that JAX traces; XLA's own optimisations are tried by `--thorough`.
@@ -257,7 +257,11 @@ def _next(switches: Verify, subject: str, result: "ScoreBoard") -> str:
 def _plugin_of(subject: str) -> str:
     """The option that brings in a block that is not installed."""
     try:
-        module = sys.modules[registry.load(subject).__module__]
+        block = registry.load(subject)
     except registry.RegistryError:
         return ""
-    return f" --plugin {module.__file__}" if registry.is_added(registry.find(subject)) else ""
+    if not registry.is_added(registry.find(subject)):
+        return ""
+    from griffin_eqx.verify.regression import file_of
+
+    return f" --plugin {file_of(block)}"

@@ -13,7 +13,7 @@ import msgspec
 
 from griffin_eqx import presets
 from griffin_eqx.config import Config
-from griffin_eqx.cpu_memory import keep_freed_memory
+from griffin_eqx.cpu_memory import keep_freed_memory, release_freed_memory
 from griffin_eqx.data import (
     ByteTokenizer,
     Corpus,
@@ -228,6 +228,7 @@ class _Run:
         self.progress.say("compiling the training step ...")
         started = time.monotonic()
         step = make_step(self.config).compile(state, batch, continues)
+        release_freed_memory()
         self.schedule(0)
         self.compile_seconds = time.monotonic() - started
         self.progress.say(f"... took {self.compile_seconds:.1f} s")

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from griffin_eqx.block import AbstractBlock, Dims
@@ -88,6 +90,12 @@ def regression_test(found: Counterexample) -> str:
     )
 
 
+def file_of(block: type) -> str:
+    """The file that a block was run from, from where the user stands if it lies below."""
+    path = Path(sys.modules[block.__module__].__file__ or "")
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def _parts(case: Any) -> list[Any]:
     if dataclasses.is_dataclass(case):
         return [case, *(p for f in dataclasses.fields(case) for p in _parts(getattr(case, f.name)))]
@@ -113,10 +121,7 @@ def _import_of_class(block: type) -> tuple[list[str], list[str], str]:
     """Lines that import the class, lines after them, and what it is called then."""
     module, name = block.__module__, block.__qualname__
     if module.startswith("griffin_plugin_"):  # the registry ran it from a file
-        import sys
-
-        file = getattr(sys.modules.get(module), "__file__", f"{module.removeprefix('griffin_plugin_')}.py")
-        added = f'{name} = registry.add_file("{file}")[0]'
+        added = f'{name} = registry.add_file("{file_of(block)}")[0]'
         return ["from griffin_eqx import registry"], ["", added], name
     return [f"from {module} import {name}"], [], name
 

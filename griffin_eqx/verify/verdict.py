@@ -25,7 +25,7 @@ class Counterexample:
       subject: What was tested, with its options.
       case: The case.
       error: What the check raised.
-      flaky: The same case did not break the law when it was tried again.
+      flaky: The same case gave another result when it was tried again.
     """
 
     law: Law
@@ -148,8 +148,18 @@ def _try(law: Law, subject: Any, fixed_seed: int, max_examples: int) -> tuple[in
         if smallest is None:
             raise
         case, broken = smallest
-        return cases, Counterexample(law, subject, case, broken, flaky=isinstance(error, FlakyFailure))
+        flaky = isinstance(error, FlakyFailure) or _raised(law, subject, case) != str(broken)
+        return cases, Counterexample(law, subject, case, broken, flaky)
     return cases, None
+
+
+def _raised(law: Law, subject: Any, case: Any) -> str | None:
+    """What the check raises for one more try of a case."""
+    try:
+        law.check(subject, case)
+    except Exception as error:
+        return str(error)
+    return None
 
 
 def verdicts(

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.core
 @pytest.fixture(autouse=True)
 def compiled_as_in_other_tests(monkeypatch):
     """The command sets how its process compiles; this one has other tests to run."""
-    monkeypatch.setattr("griffin_eqx.cli.verify._compile_quickly", lambda: None)
+    monkeypatch.setattr("griffin_eqx.cli.verify.compile_quickly", lambda: None)
 
 
 def test_a_block_by_name(griffin):

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import griffin_eqx
-from griffin_eqx.verify import SCAN_LAWS, check_block
+from griffin_eqx.verify import SCAN_LAWS, ScoreBoard, check_block, verify_block, verify_scan
 from griffin_eqx.verify.scan_subject import ScanSubject
 
 BLOCKS = {
@@ -24,13 +24,6 @@ BLOCKS = {
     "global_mqa": "griffin_plugins.global_mqa:GlobalMQABlock",
 }
 SCAN = "griffin_kernels.linear_scan:linear_scan"
-
-DEFAULT_OPTIONS: dict[str, dict[str, Any]] = {
-    "rg_lru": {},
-    "cg_lru": {},
-    "local_mqa": {"window_size": 4, "head_dim": 4},
-    "global_mqa": {"head_dim": 4},
-}
 
 _RELOADED = ("griffin_kernels", "griffin_plugins", "griffin_eqx.nn")
 # The kit hands its own Planar pairs to a scan, which must know them as such.
@@ -50,7 +43,7 @@ class Mutant:
       why: The real mistake that this is.
       block: The built-in block that is judged, when it is one.
       scan: The implementation of `linear_scan` that is judged, when it is one.
-      options: Of the block, over `DEFAULT_OPTIONS`.
+      options: Of the block, where its defaults and the small ones of the kit do not show the mistake.
       traps: The rows of the list of real mistakes that it stands for.
     """
 
@@ -92,6 +85,14 @@ class Mutant:
         target = BLOCKS[self.block] if self.block else SCAN
         return load(target, {self.module: (self.name, self.source())})
 
+    def verify(self, seed: int) -> ScoreBoard:
+        """Holds the mutant to the laws that must catch it as `griffin verify` does, smallest case included."""
+        subject = self.load()
+        if self.block:
+            return verify_block(subject, options=self.options or None, laws=self.laws, seed=seed)
+        scan = partial(subject, implementation=self.scan)
+        return verify_scan(scan, complex=True, reverse=True, laws=self.laws, seed=seed)
+
     def hold(self, law: str) -> None:
         """Holds the mutant to one law.
 
@@ -106,7 +107,7 @@ def hold(
 ) -> None:
     """Holds a loaded class or function to one law."""
     if block is not None:
-        check_block(subject, law, options={**DEFAULT_OPTIONS[block], **(options or {})})
+        check_block(subject, law, options=options or None)
     else:
         SCAN_LAWS[law].hold(ScanSubject(partial(subject, implementation=scan)))
 

@@ -8,16 +8,8 @@ from hypothesis import Phase, settings
 
 import griffin_eqx
 
-from . import attention, convolution, products, recurrence, scans
 from .mutation import BLOCKS, SCAN, Mutant, hold, load
-
-MUTANTS: tuple[Mutant, ...] = (
-    *convolution.MUTANTS,
-    *recurrence.MUTANTS,
-    *attention.MUTANTS,
-    *products.MUTANTS,
-    *scans.MUTANTS,
-)
+from .planted import MUTANTS
 
 WITHOUT_A_MUTANT = {
     16: "a definition: what a cap of 0 means",
@@ -98,7 +90,7 @@ def test_every_row_of_the_list_of_real_mistakes_is_accounted_for():
 
 def test_loading_a_mutant_leaves_the_real_modules_alone():
     before, finders, nn = dict(sys.modules), list(sys.meta_path), griffin_eqx.nn
-    block = convolution.MUTANTS[0].load()
+    block = MUTANTS[0].load()
     assert block is not RGLRUBlock
     assert block.__module__ == RGLRUBlock.__module__
     assert dict(sys.modules) == before

@@ -1,0 +1,12 @@
+"""All planted mistakes."""
+
+from . import attention, convolution, products, recurrence, scans
+from .mutation import Mutant
+
+MUTANTS: tuple[Mutant, ...] = (
+    *convolution.MUTANTS,
+    *recurrence.MUTANTS,
+    *attention.MUTANTS,
+    *products.MUTANTS,
+    *scans.MUTANTS,
+)
