@@ -194,7 +194,8 @@ def _without_layout(block, xs):
 def _transforms(subject: Subject, cases: Any) -> None:
     block, *batch = _batch(subject, cases)
     together = _by_row(block, *batch)
-    got, want = _weight_gradients(block, *batch[:2], batch[3])
+    xs, layouts, _, dys = batch
+    got, want = _weight_gradients(block, xs, layouts, dys)
     assert_close(got, want, "gradient of a batch by parameters against the sum over its rows", tol=TOLERANCE)
     for i, case in enumerate(cases):
         x, layout, empty, _ = jax.tree.map(jnp.asarray, _row(i, batch))

@@ -11,10 +11,11 @@ from griffin_eqx.verify import scan_law_tests
 
 pytestmark = pytest.mark.core
 
-EVERYTHING = {"complex": True, "reverse": True}
-test_reference = scan_law_tests(partial(linear_scan, implementation="reference"), **EVERYTHING)
-test_xla = scan_law_tests(partial(linear_scan, implementation="xla"), **EVERYTHING)
-test_associative = scan_law_tests(partial(linear_scan, implementation="associative"), **EVERYTHING)
+test_reference = scan_law_tests(partial(linear_scan, implementation="reference"), complex=True, reverse=True)
+test_xla = scan_law_tests(partial(linear_scan, implementation="xla"), complex=True, reverse=True)
+test_associative = scan_law_tests(
+    partial(linear_scan, implementation="associative"), complex=True, reverse=True
+)
 
 
 def test_every_implementation_is_held_to_the_laws():

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 from griffin_kernels.linear_scan import IMPLEMENTATIONS, linear_scan
@@ -43,7 +44,8 @@ def correct(seeds: int) -> Iterator[tuple[str, list[ScoreBoard]]]:
         block = registry.load(name)
         yield _told(name, [verify_block(block, seed=seed) for seed in range(seeds)])
     for name in IMPLEMENTATIONS:
-        scan = partial(linear_scan, implementation=name)
+        chosen: Any = name
+        scan = partial(linear_scan, implementation=chosen)
         boards = [verify_scan(scan, complex=True, reverse=True, seed=seed) for seed in range(seeds)]
         yield _told(f"linear_scan, {name}", boards)
 
@@ -58,7 +60,7 @@ def _told(name: str, boards: list[ScoreBoard]) -> tuple[str, list[ScoreBoard]]:
 
 def main() -> int:
     """Writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--correct-seeds", type=int, default=20)
     parser.add_argument("--out", type=Path, required=True)
