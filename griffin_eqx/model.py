@@ -14,7 +14,7 @@ from griffin_eqx.block import AbstractBlock, Cache, Dims, SequenceLayout, resolv
 from griffin_eqx.config import ModelConfig
 from griffin_eqx.errors import ConfigError
 from griffin_eqx.nn import Embedding, GatedMLP, Policy, RMSNorm
-from griffin_eqx.nn.rows import PRODUCTS
+from griffin_eqx.nn.rows import DENSE_PRODUCT
 from griffin_eqx.pattern import Pattern
 from griffin_eqx.taps import recording, tap
 
@@ -205,7 +205,7 @@ def _rematerialised(apply, remat: Remat, prevent_cse: bool):
 
 
 def _saves_layer_products(primitive, *_, **__):
-    return primitive in PRODUCTS
+    return primitive is DENSE_PRODUCT
 
 
 _SAVES_PRODUCTS = jax.checkpoint_policies.save_from_both_policies(

@@ -75,6 +75,6 @@ class Board:
                     # To be pasted or compared column by column: never wrapped, never filled up with spaces.
                     self._console.print(Text(f"  {line}".rstrip()), soft_wrap=True)
         self._console.print()
-        self._console.print(f"{summary(result)}; seed {result.seed}")
+        self._console.print(Text(f"{summary(result)}; seed {result.seed}"))
         self._console.print(Text(f"tried with: {'; '.join(result.kinds)}", "dim"))
-        self._console.print(f"next: {next_command}", soft_wrap=True)
+        self._console.print(Text(f"next: {next_command}"), soft_wrap=True)

@@ -5,11 +5,16 @@ chunk borders have nothing to do with it; where padding was left, padding has.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
+import jax
+
 from griffin_eqx.verify.comparison import Difference
-from griffin_eqx.verify.strategies import ROW, Case
+from griffin_eqx.verify.strategies import Case
+from griffin_eqx.verify.subject import Subject, empty_cache
 from griffin_eqx.verify.verdict import Counterexample
 
 MOST = 3
@@ -30,11 +35,12 @@ class Clues:
       chunks: More than one chunk.
       one_token: Some chunk has one token.
       no_token: Some chunk has none.
-      padded: Some chunk has padding, or the one pass over the row has.
+      padded: Some chunk has padding behind its tokens, or there is no border of chunks to blame.
       loud: The padding is not zero.
       documents: More than one document.
-      complex: Complex arrays.
+      complex: Complex arrays, or a cache with a field `im`, `h_im` or the like.
       resets: There are resets.
+      ring: The cache grows with the document, as one of keys and values does.
     """
 
     law: str
@@ -51,6 +57,7 @@ class Clues:
     documents: bool
     complex: bool
     resets: bool
+    ring: bool
 
 
 def clues(found: Counterexample) -> Clues:
@@ -70,13 +77,22 @@ def clues(found: Counterexample) -> Clues:
         chunks=len(chunks) > 1,
         one_token=any(part.tokens == 1 for part in chunks),
         no_token=any(part.tokens == 0 for part in chunks),
-        # The one pass that chunks are compared with is padded too, wherever the row is not full.
-        padded=is_row and (row.row.tokens < ROW or any(part.tokens < part.bucket for part in chunks)),
+        # A single chunk is compared with one pass over the same tokens and more padding.
+        padded=is_row and (len(chunks) < 2 or any(0 < part.tokens < part.bucket for part in chunks)),
         loud=is_row and row.padding > 0,
         documents=is_row and len(row.row.documents) > 1,
-        complex=bool(getattr(case, "planar", False)),
+        complex=bool(getattr(case, "planar", False)) or _has_imaginary_part(found.subject),
         resets=bool(getattr(case, "resets", False)),
+        ring=isinstance(found.subject, Subject) and found.subject.Block.cache_growth != "constant",
     )
+
+
+def _has_imaginary_part(subject: Any) -> bool:
+    if not isinstance(subject, Subject):
+        return False
+    cache = eqx.filter_eval_shape(lambda: empty_cache(subject.fresh))
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(cache)]
+    return any(re.search(r"(_|\.|^)(im|imag)$", path) for path in paths)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,35 +145,40 @@ _CAUSES = (
     ),
     _Cause(
         "streaming",
-        "a chunk of one token takes a path of its own (a decoding step) that differs",
-        lambda c: c.one_token and c.chunks,
+        "half of a complex state is lost on its way through the cache: the imaginary part is dropped (a cast to a "
+        "real dtype), or the two parts change places",
+        lambda c: c.complex,
     ),
     _Cause(
         "streaming",
         "what a chunk hands on depends on its padding: take the state, the conv's last inputs and the "
         "ring's next slot at `length`, not at the end of the array",
-        lambda c: c.padded and ("continuation" in c.what or not c.one_token),
+        lambda c: c.padded,
+    ),
+    _Cause(
+        "streaming",
+        "the ring of keys forgets earlier chunks: it is replaced by the last one, or written at the wrong slot",
+        lambda c: c.ring,
     ),
     _Cause(
         "streaming",
         "a convolution that starts from zeros in every chunk, or a history cut to the chunk's own length",
-        lambda c: c.chunks,
-    ),
-    _Cause(
-        "streaming",
-        "a ring that is replaced by the last chunk, or written at the wrong slot",
-        lambda c: c.chunks or "continuation" in c.what,
+        lambda c: c.chunks and not c.ring,
     ),
     _Cause(
         "streaming",
         "positions counted from the start of the chunk (rotation, masks) and not from `layout.positions`",
-        lambda c: c.chunks,
+        lambda c: c.chunks and c.ring,
+    ),
+    _Cause(
+        "streaming",
+        "a chunk of one token takes a path of its own (a decoding step) that differs",
+        lambda c: c.one_token and c.chunks,
     ),
     _Cause(
         "streaming",
         "the cache holds something in another form than the next call reads it: before against after "
         "the convolution or rotation, or rounded to a narrower dtype",
-        lambda c: "continuation" in c.what,
     ),
     _Cause(
         "packing",

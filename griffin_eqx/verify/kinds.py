@@ -4,6 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import equinox as eqx
+import jax
+
 from griffin_eqx.block import AbstractBlock, Dims
 from griffin_eqx.errors import OptionError
 from griffin_eqx.verify.strategies import ROW
@@ -44,8 +47,19 @@ def kinds_of(block: type[AbstractBlock], options: Any = None, dims: Dims = DIMS)
     if options is not None and not isinstance(options, Mapping):
         return (Subject(block, options, dims),)
     given = dict(options or {})
-    small = small_options(block) | given
-    chosen = [block.Options(**small)]
-    if block.Options(**given) != chosen[0]:
-        chosen.append(block.Options(**given))
+    chosen = [block.Options(**given)]
+    _build(block, chosen[0], dims)
+    small = block.Options(**(small_options(block) | given))
+    if small != chosen[0]:
+        try:
+            _build(block, small, dims)
+        except OptionError:
+            pass  # The small ones do not fit one another: what is left is the block as it is.
+        else:
+            chosen.insert(0, small)
     return tuple(Subject(block, each, dims) for each in chosen)
+
+
+def _build(block: type[AbstractBlock], options: Any, dims: Dims) -> None:
+    """Raises OptionError if the block cannot be built; allocates nothing."""
+    eqx.filter_eval_shape(lambda key: block.init(options, dims, key=key), jax.random.key(0))

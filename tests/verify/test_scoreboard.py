@@ -14,7 +14,7 @@ from griffin_plugins.rg_lru import RGLRUBlock
 
 import griffin_eqx as gx
 from griffin_eqx.verify import SCAN_LAWS, Difference, check_block_case, verify_block, verify_scan
-from griffin_eqx.verify.kinds import small_options
+from griffin_eqx.verify.kinds import kinds_of, small_options
 from griffin_eqx.verify.report import as_dict, seq_len
 
 pytestmark = pytest.mark.core
@@ -143,6 +143,21 @@ def test_options_that_no_row_would_reach_are_made_small():
     assert small_options(RGLRUBlock) == {}
     board = verify_block(LocalMQABlock, laws=["options"], options={"window_size": 7})
     assert board.kinds == ("window_size=7, head_dim=4", "window_size=7")
+
+
+def test_options_that_fit_only_as_they_are_stay_so():
+    class Fussy(LocalMQABlock):
+        name = "fussy"
+
+        @classmethod
+        def init(cls, options, dims, *, key):
+            if options.head_dim % 8:
+                raise gx.OptionError("head_dim", "must be a multiple of 8")
+            return super().init(options, dims, key=key)
+
+    assert [kind.words for kind in kinds_of(Fussy)] == ["default options"]
+    with pytest.raises(gx.OptionError, match=r"^head_dim: must be a multiple of 8"):
+        kinds_of(Fussy, {"head_dim": 12})
 
 
 def test_each_verdict_is_told_when_it_is_known():
