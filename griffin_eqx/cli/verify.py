@@ -95,10 +95,8 @@ def compile_quickly() -> None:
     import jax
 
     jax.config.update("jax_disable_most_optimizations", True)
-    if jax.__version_info__ < (
-        0,
-        11,
-    ):  # Later ones do not know the flag, and an unknown flag ends the process.
+    # Later ones do not know the flag, and an unknown flag ends the process.
+    if jax.__version_info__ < (0, 11):
         given = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{given} --xla_cpu_use_fusion_emitters=false"
 
@@ -246,11 +244,17 @@ def _try(switches: Verify, subject: str, judge: Callable[..., "ScoreBoard"]) -> 
 def _next(switches: Verify, subject: str, result: "ScoreBoard") -> str:
     """What a user would type next."""
     name = switches.name or f"{subject}{_plugin_of(subject)}"
+    again = f"griffin verify {switches.what} {name}"
+    if switches.options:
+        again += f' --options "{switches.options}"'
+    for flag in ("complex", "reverse", "float32"):
+        again += f" --{flag}" * getattr(switches, flag)
     if result.broken:
-        law = result.broken[0].law.name
-        return f"griffin verify {switches.what} {name} --law {law} --seed {switches.seed}"
+        return f"{again} --law {result.broken[0].law.name} --seed {switches.seed}"
+    if ":" in name and not switches.thorough:
+        return f"{again} --thorough"
     if switches.what == "scan":
-        return f"griffin verify scan {name} --thorough"
+        return "griffin new block my_idea"
     return f'griffin train "({subject} {subject} local_mqa)@6"{_plugin_of(subject)}'
 
 

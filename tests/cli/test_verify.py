@@ -74,6 +74,7 @@ def test_a_scan(griffin):
     assert code == 0
     assert "-  reverse   does not apply: reverse was not asked for" in out
     assert "tried with: real, forward, float32 and bfloat16" in out
+    assert f'next: griffin verify scan {name} --options "implementation=associative" --thorough' in out
 
 
 def test_a_wrong_scan_in_a_file(griffin):
