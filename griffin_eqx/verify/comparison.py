@@ -91,7 +91,7 @@ def assert_close(got: Any, want: Any, what: str, *, tol: float, token: int | Non
             index = tuple(int(i) for i in np.unravel_index(worst, error.shape))
             raise Difference(
                 what,
-                f"{where}{list(index)}",
+                _place(where, index, token),
                 actual[index].item(),
                 expected[index].item(),
                 float(tol * scale),
@@ -99,6 +99,12 @@ def assert_close(got: Any, want: Any, what: str, *, tol: float, token: int | Non
                 wrong.size,
                 () if token is None else tuple(int(token + t) for t in np.unique(np.nonzero(wrong)[0])),
             )
+
+
+def _place(where: str, index: tuple[int, ...], token: int | None) -> str:
+    if token is None:
+        return f"{where}{list(index)}"
+    return f"{where}token {token + index[0]}, channel {', '.join(map(str, index[1:]))}"
 
 
 def _wide(leaf):

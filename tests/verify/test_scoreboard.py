@@ -86,6 +86,7 @@ def test_the_report_names_tokens_values_and_causes(leaky):
     assert "token      0  1" in text
     assert "document   A  B" in text
     assert "wrong      ·  ✗" in text
+    assert "most at token 1, channel " in text
     assert "got " in text
     assert "expected " in text
     assert "the state is reset at the wrong token" in text
