@@ -6,6 +6,7 @@ The checks are in `griffin_eqx.verify`; the names stand apart so that a block ca
 LAWS: dict[str, str] = {
     "causal": "the future never changes the past, in values and gradients",
     "streaming": "any split into chunks, the cache handed on, gives the same outputs and an equal cache",
+    "long": "the same over 2,100 tokens, where tiles and rings have borders",
     "packing": "documents packed in a row behave as if alone",
     "padding": "padding after a chunk's tokens changes no valid output, no cache, no gradient",
     "independent_rows": "rows of a batch do not touch each other; a NaN stays in its row",

@@ -85,7 +85,7 @@ def _dispatch(argv: list[str]) -> int:
         guess = f"Did you mean `griffin {close}`? " if close else ""
         raise GriffinError(f"there is no command {verb!r}.\n{guess}Commands: {', '.join(COMMANDS)}.")
     if os.environ.get("NO_COLOR"):
-        os.environ.setdefault("PYTHON_TYRO_ANSI_CODES", "0")
+        os.environ.setdefault("PYTHON_TYRO_ANSI_CODES", "False")
     if plugins and not asks_help(rest):
         from griffin_eqx import registry
 

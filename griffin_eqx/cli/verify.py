@@ -1,6 +1,7 @@
 """`griffin verify`: holds a block or a scan to the laws and shows the smallest counterexample."""
 
 import dataclasses
+import faulthandler
 import functools
 import importlib
 import importlib.util
@@ -30,7 +31,8 @@ THOROUGH = 1000
 class Verify:
     """Hold a block or a scan to the laws by random cases, and show the smallest one that breaks a law.
 
-    A block: a name that `griffin blocks` lists, `module:Class`, `FILE.py:Class`, or no name but `--plugin FILE`.
+    A block: a name that `griffin blocks` lists, with or without options in brackets, `module:Class`,
+    `FILE.py:Class`, or no name but `--plugin FILE`.
     A scan: `module:function` or `FILE.py:function`, called as scan(x, a, h0, reset).
     Exit code 0 only if all laws hold; 1 if one is broken.
 
@@ -75,6 +77,9 @@ def run(argv: list[str]) -> int:
     os.environ.setdefault(
         "HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir()) / "griffin-hypothesis")
     )
+    # XLA may end the process on an array without elements: then this says in which law.
+    if sys.stderr is sys.__stderr__:
+        faulthandler.enable()
     trials = _blocks(switches) if switches.what == "block" else [_scan(switches)]
     if not switches.thorough:
         compile_quickly()
@@ -112,8 +117,9 @@ def _blocks(switches: Verify) -> list[Trial]:
     if switches.complex or switches.reverse or switches.float32:
         raise GriffinError("--complex, --reverse and --float32 are for scans.\nUse griffin verify scan ...")
     trials = []
-    for block in _named_blocks(switches.name):
-        options = _block_options(block, switches.options)
+    name, _, bracket = switches.name.partition("[")
+    for block in _named_blocks(name):
+        options = _block_options(block, switches.options or bracket.removesuffix("]"))
         trials.append((block.name, functools.partial(_verify_block, block, options)))
     return trials
 
@@ -162,7 +168,7 @@ def _scan(switches: Verify) -> Trial:
             "Try griffin verify scan griffin_kernels.linear_scan:linear_scan --complex --reverse."
         )
     from griffin_eqx.verify import SCAN_LAWS, verify_scan
-    from griffin_eqx.verify.scan_subject import check_call
+    from griffin_eqx.verify.scan_subject import DTYPES, check_shapes, scan_subject
 
     _check_laws(switches.law, SCAN_LAWS)
     scan: Any = _import(name)
@@ -173,7 +179,8 @@ def _scan(switches: Verify) -> Trial:
     dtypes = {"dtypes": ("float32",)} if switches.float32 else {}
     given = {"complex": switches.complex, "reverse": switches.reverse, **dtypes}
     try:
-        check_call(scan, reverse=switches.reverse)
+        subject, _ = scan_subject(scan, **({"dtypes": DTYPES} | given))
+        check_shapes(subject)
     except TypeError as error:
         raise GriffinError(str(error)) from None
     return name, functools.partial(verify_scan, scan, **given)
@@ -243,7 +250,9 @@ def _try(switches: Verify, subject: str, judge: Callable[..., "ScoreBoard"]) -> 
 
 def _next(switches: Verify, subject: str, result: "ScoreBoard") -> str:
     """What a user would type next."""
-    name = switches.name or f"{subject}{_plugin_of(subject)}"
+    name = (
+        f'"{switches.name}"' if "[" in switches.name else switches.name or f"{subject}{_plugin_of(subject)}"
+    )
     again = f"griffin verify {switches.what} {name}"
     if switches.options:
         again += f' --options "{switches.options}"'

@@ -9,13 +9,14 @@ from griffin_eqx.verify.contract_laws import bounded_cache, independent_rows, op
 from griffin_eqx.verify.kinds import kinds_of
 from griffin_eqx.verify.law import Law
 from griffin_eqx.verify.numeric_laws import gradients, precision
-from griffin_eqx.verify.sequence_laws import causal, packing, padding, streaming
+from griffin_eqx.verify.sequence_laws import causal, long, packing, padding, streaming
 from griffin_eqx.verify.subject import DIMS
 from griffin_eqx.verify.verdict import EXAMPLES, ScoreBoard, Verdict, judge, verdicts
 
 _ALL = (
     causal,
     streaming,
+    long,
     packing,
     padding,
     independent_rows,

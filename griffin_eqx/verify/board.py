@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from griffin_eqx.verify.report import SIGNS, explanation, note, summary
+from griffin_eqx.verify.report import SIGNS, explanations, note, summary
 from griffin_eqx.verify.verdict import ScoreBoard, Verdict
 
 _STYLES = {"holds": "green", "broken": "bold red", "not applicable": "dim"}
@@ -65,16 +65,15 @@ class Board:
 
     def explain(self, result: ScoreBoard, next_command: str) -> None:
         """Prints what there is to say about broken laws, the sum, and the next command."""
-        for verdict in result.broken:
-            assert verdict.counterexample
+        for name, text in explanations(result):
             self._console.print()
-            self._console.print(Text(f"{verdict.law.name} is broken", "bold red"))
-            for title, lines in explanation(verdict.counterexample):
+            self._console.print(Text(f"{name} is broken", "bold red"))
+            for title, lines in text:
                 self._console.print(Text(title, "bold"))
                 for line in lines:
                     # To be pasted or compared column by column: never wrapped, never filled up with spaces.
                     self._console.print(Text(f"  {line}".rstrip()), soft_wrap=True)
         self._console.print()
-        self._console.print(Text(f"{summary(result)}; seed {result.seed}"))
+        self._console.print(Text(f"{summary(result)}; seed {result.seed}"), soft_wrap=True)
         self._console.print(Text(f"tried with: {'; '.join(result.kinds)}", "dim"))
         self._console.print(Text(f"next: {next_command}"), soft_wrap=True)

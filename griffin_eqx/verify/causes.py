@@ -69,7 +69,9 @@ def clues(found: Counterexample) -> Clues:
     got = complex(error.got) if isinstance(error, Difference) else 1.0
     return Clues(
         law=found.law.name,
-        what=error.what if isinstance(error, Difference) else str(error),
+        what=f"{error.what} {error.place}"
+        if isinstance(error, Difference)
+        else f"{type(error).__name__}: {error}",
         raised=not isinstance(error, AssertionError),
         flaky=found.flaky,
         nan=not abs(got) < float("inf"),
@@ -107,6 +109,35 @@ _ANY = ""
 _CAUSES = (
     _Cause(
         _ANY,
+        "a block is called as block(x, layout, cache), the last two None by default, and returns (y, cache)",
+        lambda c: c.raised and ("argument" in c.what or "unpack" in c.what),
+    ),
+    _Cause(
+        _ANY,
+        "a derivative that is infinite or 0 / 0 at padding or at a border (root, log, norm, division): select its "
+        "argument with jnp.where before the operation, not its result after it",
+        lambda c: c.nan and "gradient" in c.what,
+    ),
+    _Cause(
+        "streaming",
+        "what a new document must not see is not reset where it begins; the law `packing` says more",
+        lambda c: c.documents,
+    ),
+    _Cause(
+        "long",
+        "a tile or block of time that loses its carry, or a ring that is too short: long rows only",
+    ),
+    _Cause(
+        "oracle",
+        "h in another dtype than x, or h_last narrower than float32",
+        lambda c: "inputs is" in c.what,
+    ),
+    _Cause("oracle", "resets are ignored, come one step late, or do not drop h0", lambda c: c.resets),
+    _Cause("oracle", "the decay of another step: a[t-1] or a[t+1] where a[t] is due", lambda c: not c.resets),
+    _Cause("split", "a decay or input of another step, which the border of chunks brings to light"),
+    _Cause("empty", "an index into an array without elements; return (x, h0) where there are no steps"),
+    _Cause(
+        _ANY,
         "hidden state: a module-level variable, a counter or a cached array survives from call to call",
         lambda c: c.flaky,
     ),
@@ -119,7 +150,7 @@ _CAUSES = (
         _ANY,
         "a shape that is only right for some lengths: a chunk of one token, an empty one, one shorter than "
         "the window",
-        lambda c: c.raised,
+        lambda c: c.raised and "argument" not in c.what,
     ),
     _Cause(
         "causal",
@@ -267,7 +298,7 @@ _CAUSES = (
         "gradients",
         "a square root, log, norm or division at 0: its derivative is infinite; bound it, or select the "
         "argument before the operation, not after",
-        lambda c: c.nan or "finite" in c.what,
+        lambda c: "finite" in c.what,
     ),
     _Cause(
         "gradients",
@@ -334,7 +365,6 @@ _CAUSES = (
         lambda c: True,
     ),
     _Cause("oracle", "a tail is skipped: lengths that are no multiple of the tile", lambda c: not c.resets),
-    _Cause("oracle", "a reset that comes one step late, or does not drop h0", lambda c: c.resets),
     _Cause(
         "adjoint",
         "dx runs with a[t] where a[t+1] is due, or da takes h[t] where h[t-1] is due",

@@ -39,6 +39,17 @@ class Difference(AssertionError):
         )
 
 
+def raised_at(error: BaseException) -> str:
+    """The last line of the user's own code that an exception came through; empty where there is none."""
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if f"{code.co_filename}".endswith(".py") and "site-packages" not in code.co_filename:
+            place = f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}"
+        trace = trace.tb_next
+    return place
+
+
 def number(value: float | complex) -> str:
     """A value in nine digits, without an imaginary part where there is none."""
     value = complex(value)
@@ -72,6 +83,7 @@ def assert_close(got: Any, want: Any, what: str, *, tol: float, token: int | Non
     Raises:
       Difference: With the place, both numbers and the allowed difference.
     """
+    __tracebackhide__ = True
     wanted = [_wide(leaf) for leaf in jax.tree.leaves(want)]
     found = jax.tree_util.tree_leaves_with_path(got)
     assert len(found) == len(wanted), f"{what}: got {len(found)} arrays, expected {len(wanted)}"

@@ -8,7 +8,8 @@ import equinox as eqx
 import jax
 
 from griffin_eqx.block import AbstractBlock, Dims
-from griffin_eqx.errors import OptionError
+from griffin_eqx.errors import GriffinError, OptionError
+from griffin_eqx.verify.comparison import raised_at
 from griffin_eqx.verify.strategies import ROW
 from griffin_eqx.verify.subject import DIMS, Subject
 
@@ -61,5 +62,20 @@ def kinds_of(block: type[AbstractBlock], options: Any = None, dims: Dims = DIMS)
 
 
 def _build(block: type[AbstractBlock], options: Any, dims: Dims) -> None:
-    """Raises OptionError if the block cannot be built; allocates nothing."""
-    eqx.filter_eval_shape(lambda key: block.init(options, dims, key=key), jax.random.key(0))
+    """Builds the block without allocating anything.
+
+    Raises:
+      OptionError: If its options do not fit the sizes.
+      GriffinError: If it cannot be built for another reason.
+    """
+    try:
+        eqx.filter_eval_shape(lambda key: block.init(options, dims, key=key), jax.random.key(0))
+    except GriffinError:
+        raise
+    except Exception as error:
+        place = raised_at(error)
+        raise GriffinError(
+            f"{block.__name__}.init raised {type(error).__name__}: {error}"
+            + (f"\nat {place}" if place else "")
+            + "\nIt is called as init(options, dims, key=key) and returns the block."
+        ) from error

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from griffin_eqx.block import SequenceLayout
 from griffin_eqx.verify.comparison import assert_close, assert_finite, tolerance
 from griffin_eqx.verify.law import Law
+from griffin_eqx.verify.program import equations
 from griffin_eqx.verify.strategies import Case, Chunk, paddings, rows, seeds
 from griffin_eqx.verify.subject import MAX_SEQ_LEN, Subject, chunk, empty_cache, forward, inner
 
@@ -84,9 +85,27 @@ def _check_gradient(arguments, layouts, cotangents, of, rng):
     slope, expected = float(ahead - behind) / (2 * step), _dot(direction, double)
     norm, noise = _dot(double, double) ** 0.5, 1e-9 * (abs(float(ahead)) + 1)
     assert_close(single, double, f"float32 gradient {what} against float64", tol=_GRADIENT)
+    if abs(slope - expected) > 1e-6 * norm + noise and _rounds(arguments, layouts, cotangents):
+        raise AssertionError(
+            "the block rounds to float32 although its inputs and parameters are float64, so that its gradient cannot "
+            "be judged by differences: write promote_types(x.dtype, float32) where it says float32"
+        )
     assert abs(slope - expected) <= 1e-6 * norm + noise, (
         f"derivative {what} along a random direction: {expected:.12g} by the gradient and "
         f"{slope:.12g} by float64 differences; the gradient's norm is {norm:.3g}"
+    )
+
+
+def _rounds(arguments, layouts, cotangents):
+    """Whether the float64 program casts float64 to a narrower dtype on the way."""
+    with _float64():
+        program = eqx.filter_make_jaxpr(_loss)(arguments, layouts, cotangents)[0]
+    return any(
+        equation.primitive.name == "convert_element_type"
+        and equation.invars[0].aval.dtype == np.float64
+        and jnp.issubdtype(equation.params["new_dtype"], jnp.floating)
+        and jnp.finfo(equation.params["new_dtype"]).bits < 64
+        for equation in equations(program.jaxpr)
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from griffin_eqx.verify.causes import likely_causes
-from griffin_eqx.verify.comparison import Difference, number
+from griffin_eqx.verify.comparison import Difference, number, raised_at
 from griffin_eqx.verify.regression import regression_test
 from griffin_eqx.verify.scan_subject import ScanCase
 from griffin_eqx.verify.strategies import Case
@@ -93,18 +93,8 @@ def difference(error: BaseException) -> list[str]:
         ]
     if isinstance(error, AssertionError):
         return [str(error)]
-    where = _raised_at(error)
+    where = raised_at(error)
     return [f"{type(error).__name__}: {error}".strip(), *([f"raised at {where}"] if where else [])]
-
-
-def _raised_at(error: BaseException) -> str:
-    trace, place = error.__traceback__, ""
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if f"{code.co_filename}".endswith(".py") and "site-packages" not in code.co_filename:
-            place = f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}"
-        trace = trace.tb_next
-    return place
 
 
 def explanation(found: Counterexample) -> Iterator[tuple[str, list[str]]]:
@@ -120,16 +110,29 @@ def explanation(found: Counterexample) -> Iterator[tuple[str, list[str]]]:
     yield "a test that fails until it is mended", regression_test(found).rstrip().splitlines()
 
 
+def explanations(board: ScoreBoard) -> Iterator[tuple[str, list[tuple[str, list[str]]]]]:
+    """Each broken law and what there is to say about it; an exception that breaks several is told once."""
+    told: dict[str, str] = {}
+    for verdict in board.broken:
+        assert verdict.counterexample
+        error = verdict.counterexample.error
+        same = "\n".join(difference(error))
+        if same in told and not isinstance(error, AssertionError):
+            yield verdict.law.name, [("found", [f"the same as for {told[same]}: {type(error).__name__}"])]
+            continue
+        told.setdefault(same, verdict.law.name)
+        yield verdict.law.name, list(explanation(verdict.counterexample))
+
+
 def as_text(board: ScoreBoard) -> str:
     """The whole score-board as plain text."""
     lines = [f"{board.subject}: {'; '.join(board.kinds)}; seed {board.seed}"]
     lines += [_line(verdict) for verdict in board.verdicts]
-    for verdict in board.broken:
-        assert verdict.counterexample
-        lines.append(f"\n{verdict.law.name} is broken")
-        for title, text in explanation(verdict.counterexample):
+    for name, text in explanations(board):
+        lines.append(f"\n{name} is broken")
+        for title, told in text:
             lines.append(f"{title}:")
-            lines += [f"  {line}" for line in text]
+            lines += [f"  {line}" for line in told]
     return "\n".join([*lines, "", summary(board)])
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from griffin_eqx.verify.comparison import assert_close, assert_finite, tolerance
 from griffin_eqx.verify.law import Law
-from griffin_eqx.verify.strategies import ROW, Case, cut_rows, whole_rows
+from griffin_eqx.verify.strategies import ROW, Case, Chunk, cut_rows, seeds, whole_rows
 from griffin_eqx.verify.subject import (
     PROBE,
     Subject,
@@ -17,6 +17,9 @@ from griffin_eqx.verify.subject import (
     pullback,
     stream,
 )
+
+LONG = (700, 300, 1100)
+"""Chunks of the law `long`: no border of a tile of 128, 256, 512 or 1,024 lies in the same place in both."""
 
 TOLERANCE = tolerance(np.float32, ROW)
 SAME_PROGRAM = "the same numbers in another order of summation: float32 rounding, `tolerance(float32, row)`"
@@ -98,6 +101,27 @@ streaming = Law(
 )
 
 
+def _long(subject: Subject, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    block, positions = subject.block(rng, mild=True), np.arange(sum(LONG))
+    x = subject.tokens(rng, sum(LONG))
+    whole, _ = forward(block, *chunk(x, positions, sum(LONG), rng), None)
+    parts = [Chunk(tokens, tokens) for tokens in LONG]
+    streamed, _ = stream(block, x, positions, parts, block.init_cache(sum(LONG), np.float32), rng, 0.0)
+    tol = tolerance(np.float32, sum(LONG))
+    assert_close(streamed, whole, f"outputs in chunks of {LONG} against one pass", tol=tol, token=0)
+
+
+long = Law(
+    "long",
+    "block(x) = [block(x1, cache0), block(x2, cache1), ...] for 2,100 tokens in three unequal chunks",
+    "the same numbers in another order of summation: float32 rounding, `tolerance(float32, 2100)`",
+    lambda subject: seeds,
+    _long,
+    most=2,
+)
+
+
 def _packing(subject: Subject, case: Case) -> None:
     rng, row = case.rng, case.row
     block, x, positions = subject.block(rng), subject.tokens(rng, row.tokens), row.positions
@@ -141,7 +165,7 @@ def _others_change_nothing(subject, case, block, x, positions, after, empty, rng
         outside = np.delete(dx, np.r_[span], axis=0)
         assert_close(outside, np.zeros_like(outside), "gradient of a document by the others", tol=0.0)
         results.append((forward(block, *given, None)[0][span], dx[span], d_block))
-    names = "a document's outputs, gradient of x and of parameters, when the others change: "
+    names = "a document's outputs, gradient of x and of parameters, when the others change"
     assert_close(results[1], results[0], names, tol=TOLERANCE)
 
 
@@ -179,7 +203,7 @@ def _padding(subject: Subject, case: Case) -> None:
         assert_close(
             results[1],
             results[0],
-            f"{ROW + PROBE - tokens} tokens of padding of scale {scale:g} against {ROW - tokens} of zeros: ",
+            f"{ROW + PROBE - tokens} tokens of padding of scale {scale:g} against {ROW - tokens} of zeros",
             tol=TOLERANCE,
         )
 

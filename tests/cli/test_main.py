@@ -88,7 +88,7 @@ def test_an_unknown_verb_is_refused_with_the_nearest(griffin):
         (["info", "R", "--config", "builtins:dict"], "both MODEL (R) and --config builtins:dict are given."),
         (["info", "--seq-len", "0"], "--seq-len 0: must be at least 1."),
         (["info", "--train.precision", "f31"], "precision='f31': cannot read 'f31'."),
-        (["info", "rg_lru[gate_blocks=5]"], "lru_width=192 cannot be cut into gate_blocks=5 equal blocks"),
+        (["info", "rg_lru[gate_blocks=5]"], "lru_width=256 cannot be cut into gate_blocks=5 equal blocks"),
         (["info", "a", "b"], "Unrecognized options: b"),
         (["blocks", "--plugin"], "--plugin needs a file."),
         (["blocks", "--plugin", "none.py"], "--plugin none.py: there is no such file."),
@@ -147,3 +147,9 @@ def test_no_color_is_obeyed():
         plain = python("-c", code, *argv, TERM="xterm", NO_COLOR="1").stdout
         assert "\x1b[" in coloured
         assert "\x1b[3" not in plain  # a colour; bold is none
+
+
+def test_a_command_runs_without_color():
+    done = python("-m", "griffin_eqx", "blocks", NO_COLOR="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b[" not in done.stdout

@@ -48,6 +48,12 @@ def test_a_new_block_holds_and_broken_on_purpose_is_caught(griffin):
         space["test_my_idea_keeps_the_law_packing"]()
 
 
+def test_options_in_brackets(griffin):
+    code, out, _ = griffin("verify", "block", "local_mqa[window_size=8]", "--law", "options")
+    assert code == 0
+    assert "tried with: window_size=8, head_dim=4; window_size=8" in out
+
+
 def test_json(griffin):
     code, out, _ = griffin(
         "verify", "block", "griffin_plugins.local_mqa:LocalMQABlock", "--law", "options", "--json"

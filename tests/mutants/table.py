@@ -1,6 +1,7 @@
 """The mutation table, and the search for false alarms. From the project's root:
 
-    python -m tests.mutants.table --seeds 1 2 3 --correct-seeds 20 --out tests/mutants/RESULTS.md
+    python -m tests.mutants.table mutants --seeds 1 2 3
+    python -m tests.mutants.table correct --seeds 20
 
 Each mutant is held to the laws that must catch it with the settings of `griffin verify`, for each seed; the
 built-in blocks and scans are held to all laws. Exit code 0 only if all mutants are caught and nothing else is.
@@ -58,32 +59,16 @@ def _told(name: str, boards: list[ScoreBoard]) -> tuple[str, list[ScoreBoard]]:
     return name, boards
 
 
-def main() -> int:
-    """Writes the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--correct-seeds", type=int, default=20)
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    compile_quickly()
-    start = time.time()
-    lines = [
-        "# Planted mistakes",
-        "",
-        "Written by `python -m tests.mutants.table`; the mistakes are in this folder.",
-        "",
-    ]
-    lines += [
-        "| mistake | law | caught | seconds | tokens | traps |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    caught, tried, lengths = 0, 0, []
-    for mutant, boards in mutants(given.seeds):
+def mutation_table(seeds: list[int]) -> tuple[list[str], bool]:
+    """The lines of the table, and whether every mutant was caught on every seed."""
+    lines = ["| mistake | law | caught | seconds | tokens | traps |", "| --- | --- | --- | --- | --- | --- |"]
+    caught, lengths = 0, []
+    for mutant, boards in mutants(seeds):
         hits = [board for board in boards if len(board.broken) == len(board.verdicts)]
         sizes = [seq_len(v.counterexample.case) for board in hits for v in board.broken if v.counterexample]
         known = [size for size in sizes if size is not None]
         lengths += known
-        caught, tried = caught + len(hits), tried + len(boards)
+        caught += len(hits)
         cells = [
             mutant.name,
             ", ".join(mutant.laws),
@@ -93,28 +78,47 @@ def main() -> int:
             " ".join(map(str, mutant.traps)),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    tokens = (
-        f"median length of a counterexample {statistics.median(lengths):g} tokens, longest {max(lengths)}"
-    )
-    lines += ["", f"Caught {caught} of {tried} ({len(MUTANTS)} mistakes, seeds {given.seeds}); {tokens}."]
+    tried = len(MUTANTS) * len(seeds)
     lines += [
         "",
-        "# False alarms",
-        "",
-        "| correct code | seeds | alarms | median seconds |",
-        "| --- | --- | --- | --- |",
+        f"Caught {caught} of {tried}: {len(MUTANTS)} mistakes, seeds {', '.join(map(str, seeds))}. Counterexamples "
+        f"have a median of {statistics.median(lengths):g} tokens, {max(lengths)} at most.",
     ]
+    return lines, caught == tried
+
+
+def alarm_table(seeds: int) -> tuple[list[str], bool]:
+    """The lines of the table, and whether there was no false alarm."""
+    lines = ["| correct code | seeds | false alarms | median seconds |", "| --- | --- | --- | --- |"]
     alarms = 0
-    for name, boards in correct(given.correct_seeds):
+    for name, boards in correct(seeds):
         wrong = sum(not board.ok for board in boards)
         alarms += wrong
         seconds = statistics.median(board.seconds for board in boards)
         lines.append(f"| {name} | {len(boards)} | {wrong} | {seconds:.1f} |")
-    versions = f"JAX {jax.__version__}, Python {sys.version.split()[0]}"
-    lines += ["", f"{versions}, {(time.time() - start) / 60:.0f} minutes on two CPU cores.", ""]
-    given.out.write_text("\n".join(lines), "utf-8")
-    print(f"{caught}/{tried} caught, {alarms} false alarms: {given.out}")
-    return int(caught < tried or alarms > 0)
+    return lines, alarms == 0
+
+
+def main() -> int:
+    """Writes a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("what", choices=["mutants", "correct"])
+    parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    given = parser.parse_args()
+    compile_quickly()
+    start = time.time()
+    if given.what == "mutants":
+        title, (lines, good) = "Planted mistakes", mutation_table(given.seeds)
+    else:
+        title, (lines, good) = "False alarms", alarm_table(given.seeds[0])
+    command = f"python -m tests.mutants.table {given.what} --seeds {' '.join(map(str, given.seeds))}"
+    where = f"JAX {jax.__version__}, Python {sys.version.split()[0]}, two shared CPU cores"
+    took = f"`{command}`: {(time.time() - start) / 60:.0f} minutes with {where}."
+    file = given.out / f"{given.what.upper()}.md"
+    file.write_text("\n".join([f"# {title}", "", *lines, "", took, ""]), "utf-8")
+    print(file)
+    return int(not good)
 
 
 if __name__ == "__main__":

@@ -192,11 +192,59 @@ def test_a_scan_is_held_to_what_it_is_for():
         verify_scan(only_sums, reverse=True)
 
 
+def test_a_scan_of_another_form_is_told_so_at_once():
+    def of_one_row(x, a, h0, reset=None):
+        return x, h0[0]
+
+    message = r"answered with \(h, h_last\) of shapes \(2, 8, 3\) and \(3,\).\n.*expected are \(2, 8, 3\) and \(2, 3\)"
+    with pytest.raises(TypeError, match=message):
+        verify_scan(of_one_row)
+
+
+def test_an_exception_that_breaks_several_laws_is_told_once():
+    class Uncallable(RGLRUBlock):
+        name = "uncallable"
+
+        def __call__(self, x):
+            return x
+
+    board = verify_block(Uncallable, options={"gate_blocks": 2}, laws=["causal", "streaming"])
+    text = str(board)
+    assert text.count("a block is called as block(x, layout, cache)") == 1
+    assert "the same as for causal: TypeError" in text
+
+
+def test_a_block_that_cannot_be_built_says_where():
+    class Unfinished(RGLRUBlock):
+        name = "unfinished"
+
+        @classmethod
+        def init(cls, options, dims, *, key):
+            raise RuntimeError("not yet")
+
+    with pytest.raises(
+        gx.GriffinError, match=r"^Unfinished.init raised RuntimeError: not yet\nat .*test_scoreboard"
+    ):
+        verify_block(Unfinished)
+
+
+def test_float32_where_float64_is_judged_is_named():
+    class Narrow(RGLRUBlock):
+        name = "narrow"
+
+        def __call__(self, x, layout=None, cache=None):
+            y, cache = super().__call__(x, layout, cache)
+            return y.astype(jnp.float32).astype(x.dtype), cache
+
+    board = verify_block(Narrow, options={"gate_blocks": 2}, laws=["gradients"])
+    assert "write promote_types(x.dtype, float32) where it says float32" in str(board)
+
+
 def test_a_wrong_scan_is_caught_on_a_short_sequence():
     def off_by_one(x, a, h0=None, reset=None):
         return linear_scan(x, jnp.roll(a, 1, axis=-2), h0, reset)
 
     board = verify_scan(off_by_one, laws=["oracle"])
     found = counterexample(board.verdicts[0])
-    assert found.case.seq_len <= 8
+    assert found.case.seq_len == 2
     assert "step" in str(board)
