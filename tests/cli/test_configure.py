@@ -21,9 +21,7 @@ def test_nothing_is_the_default_preset():
     config = config_of()
     assert config == msgspec.structs.replace(
         presets.preset("griffin-tiny"),
-        model=msgspec.structs.replace(
-            presets.preset("griffin-tiny").model, pattern="(rg_lru rg_lru local_mqa)*2"
-        ),
+        model=msgspec.structs.replace(presets.preset("griffin-tiny").model, pattern="rg_lru*2 local_mqa"),
     )
 
 
@@ -91,7 +89,7 @@ def test_a_function_gives_a_configuration(tmp_path, monkeypatch):
         "from griffin_eqx import preset\n\n\ndef small():\n    return preset('hawk-tiny')\n"
     )
     monkeypatch.chdir(tmp_path)
-    assert config_of("--config", "my_recipes:small").model.pattern == "rg_lru*6"
+    assert config_of("--config", "my_recipes:small").model.pattern == "rg_lru*3"
 
 
 def test_a_printed_configuration_given_back_is_the_same(griffin, tmp_path):
