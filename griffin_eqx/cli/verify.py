@@ -176,14 +176,15 @@ def _scan(switches: Verify) -> Trial:
         raise GriffinError(f"{name} is no function.\nA scan is called as scan(x, a, h0, reset).")
     if switches.options:
         scan = functools.partial(scan, **dict(Pattern.parse(f"scan[{switches.options}]").layers[0].options))
-    dtypes = {"dtypes": ("float32",)} if switches.float32 else {}
-    given = {"complex": switches.complex, "reverse": switches.reverse, **dtypes}
+    dtypes = ("float32",) if switches.float32 else DTYPES
     try:
-        subject, _ = scan_subject(scan, **({"dtypes": DTYPES} | given))
+        subject, _ = scan_subject(scan, complex=switches.complex, reverse=switches.reverse, dtypes=dtypes)
         check_shapes(subject)
     except TypeError as error:
         raise GriffinError(str(error)) from None
-    return name, functools.partial(verify_scan, scan, **given)
+    return name, functools.partial(
+        verify_scan, scan, complex=switches.complex, reverse=switches.reverse, dtypes=dtypes
+    )
 
 
 def _check_laws(names: tuple[str, ...], laws: Mapping[str, Any]) -> None:

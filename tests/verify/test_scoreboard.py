@@ -208,7 +208,7 @@ def test_an_exception_that_breaks_several_laws_is_told_once():
     class Uncallable(RGLRUBlock):
         name = "uncallable"
 
-        def __call__(self, x):
+        def __call__(self, x):  # pyright: ignore[reportIncompatibleMethodOverride]: what is tested
             return x
 
     board = verify_block(Uncallable, options={"gate_blocks": 2}, laws=["causal", "streaming"])
