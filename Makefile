@@ -14,6 +14,8 @@ test: $(VENV)/installed-test
 
 thorough: $(VENV)/installed-test
 	$(BIN)/pytest -n $(JOBS) --profile thorough
+	$(BIN)/python -m tests.mutants.table mutants --seeds 101 102 103
+	$(BIN)/python -m tests.mutants.table correct --seeds 20
 
 check: lint types imports
 

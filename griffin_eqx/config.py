@@ -114,7 +114,7 @@ class TrainConfig(_Base, frozen=True):
       steps: Optimizer steps.
       seed: Of the weights and of the data order.
       precision: Dtypes of parameters, computation, output and state.
-      remat: What the backward pass recomputes: `none`, `dots` (all but products, scans and attention) or
+      remat: What the backward pass recomputes: `none`, `dots` (all but dense products, scans and attention) or
         `full` (whole layers, the least memory).
       log_every: Steps between lines of metrics.jsonl.
       eval_every: Steps between evaluations; 0 evaluates at the end only.

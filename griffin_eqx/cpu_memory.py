@@ -30,7 +30,7 @@ def release_freed_memory() -> None:
     """Hands what is free right now back to the kernel. Worth it once, between building a model and training it.
 
     XLA asks for all temporaries of a program as one block, which fits into none of the holes that building,
-    compiling and other programs have left; for 100 million parameters those were 0.8 GB.
+    compiling and other programs have left; for 100 million parameters those were 0.2 GB.
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)

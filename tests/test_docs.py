@@ -57,4 +57,5 @@ def test_every_law_is_in_its_table():
 def test_links_lead_somewhere():
     pages = {path: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")}
     links = [(path, link) for path, text in pages.items() for link in re.findall(r"\]\(([^)#]+)\)", text)]
+    assert links
     assert all("://" in link or (path.parent / link).exists() for path, link in links)

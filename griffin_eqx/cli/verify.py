@@ -119,7 +119,9 @@ def _blocks(switches: Verify) -> list[Trial]:
     trials = []
     name, _, bracket = switches.name.partition("[")
     for block in _named_blocks(name):
-        options = _block_options(block, switches.options or bracket.removesuffix("]"))
+        options = _block_options(
+            block, ", ".join(filter(None, [bracket.removesuffix("]"), switches.options]))
+        )
         trials.append((block.name, functools.partial(_verify_block, block, options)))
     return trials
 
@@ -149,7 +151,7 @@ def _block_class(name: str) -> "type[AbstractBlock]":
     return private.add(_import(name))
 
 
-def _block_options(block: "type[AbstractBlock]", text: str | None) -> dict[str, Any]:
+def _block_options(block: "type[AbstractBlock]", text: str) -> dict[str, Any]:
     """The options as the block takes them, names and types checked."""
     if not text:
         return {}

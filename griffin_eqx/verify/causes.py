@@ -34,9 +34,7 @@ class Clues:
       zero: The wrong value is 0.
       chunks: More than one chunk.
       one_token: Some chunk has one token.
-      no_token: Some chunk has none.
       padded: Some chunk has padding behind its tokens, or there is no border of chunks to blame.
-      loud: The padding is not zero.
       documents: More than one document.
       complex: Complex arrays, or a cache with a field `im`, `h_im` or the like.
       resets: There are resets.
@@ -51,9 +49,7 @@ class Clues:
     zero: bool
     chunks: bool
     one_token: bool
-    no_token: bool
     padded: bool
-    loud: bool
     documents: bool
     complex: bool
     resets: bool
@@ -78,10 +74,8 @@ def clues(found: Counterexample) -> Clues:
         zero=got == 0,
         chunks=len(chunks) > 1,
         one_token=any(part.tokens == 1 for part in chunks),
-        no_token=any(part.tokens == 0 for part in chunks),
         # A single chunk is compared with one pass over the same tokens and more padding.
         padded=is_row and (len(chunks) < 2 or any(0 < part.tokens < part.bucket for part in chunks)),
-        loud=is_row and row.padding > 0,
         documents=is_row and len(row.row.documents) > 1,
         complex=bool(getattr(case, "planar", False)) or _has_imaginary_part(found.subject),
         resets=bool(getattr(case, "resets", False)),
@@ -99,7 +93,7 @@ def _has_imaginary_part(subject: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Cause:
-    laws: str
+    law: str  # or `_ANY`
     text: str
     fits: Callable[[Clues], Any] = lambda c: True
 
@@ -422,4 +416,4 @@ _CAUSES = (
 def likely_causes(found: Counterexample) -> list[str]:
     """The likeliest mistakes, most telling first."""
     seen = clues(found)
-    return [cause.text for cause in _CAUSES if cause.laws in (_ANY, seen.law) and cause.fits(seen)][:MOST]
+    return [cause.text for cause in _CAUSES if cause.law in (_ANY, seen.law) and cause.fits(seen)][:MOST]

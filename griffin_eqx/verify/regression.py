@@ -117,12 +117,13 @@ def _short(value: Any) -> str:
     return f"{type(value).__name__}({', '.join(inner)})"
 
 
-def _import_of_class(block: type) -> tuple[list[str], list[str], str]:
+def _import_of_class(block: type[AbstractBlock]) -> tuple[list[str], list[str], str]:
     """Lines that import the class, lines after them, and what it is called then."""
     module, name = block.__module__, block.__qualname__
     if module.startswith("griffin_plugin_"):  # the registry ran it from a file
-        added = f'{name} = registry.add_file("{file_of(block)}")[0]'
-        return ["from griffin_eqx import registry"], ["", added], name
+        # By its name: a file may define several.
+        added = [f'registry.add_file("{file_of(block)}")', f'{name} = registry.load("{block.name}")']
+        return ["from griffin_eqx import registry"], ["", *added], name
     return [f"from {module} import {name}"], [], name
 
 

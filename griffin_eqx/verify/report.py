@@ -1,6 +1,5 @@
 """A score-board and its counterexamples for people: in words, as a picture, and as a test to paste."""
 
-import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -198,6 +197,6 @@ def _verdict_as_dict(verdict: Verdict) -> dict[str, Any]:
             "seq_len": seq_len(found.case),
             "found": "\n".join(difference(found.error)),
             "likely_causes": likely_causes(found),
-            "test": textwrap.dedent(regression_test(found)),
+            "test": regression_test(found),
         }
     return row

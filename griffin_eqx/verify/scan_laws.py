@@ -255,7 +255,7 @@ _ALL = (
         "empty",
         "no steps give an empty h, h_last = h0, and the cotangent of h_last as that of h0",
         "none: equality",
-        lambda subject: scan_cases(subject, most=0),
+        lambda subject: scan_cases(subject, seq_lens=(0,)),
         _empty,
         most=8,
     ),
@@ -340,4 +340,4 @@ def verify_scan(
         )
 
     found = verdicts([SCAN_LAWS[name] for name in laws or SCAN_LAWS], tell, trial)
-    return ScoreBoard(str(subject), (subject.kinds,), seed, found)
+    return ScoreBoard(str(subject), (subject.words,), seed, found)

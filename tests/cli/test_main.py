@@ -146,6 +146,7 @@ def test_no_color_is_obeyed():
         coloured = python("-c", code, *argv, TERM="xterm", NO_COLOR="").stdout
         plain = python("-c", code, *argv, TERM="xterm", NO_COLOR="1").stdout
         assert "\x1b[" in coloured
+        assert "block" in plain
         assert "\x1b[3" not in plain  # a colour; bold is none
 
 

@@ -52,6 +52,10 @@ def test_options_in_brackets(griffin):
     code, out, _ = griffin("verify", "block", "local_mqa[window_size=8]", "--law", "options")
     assert code == 0
     assert "tried with: window_size=8, head_dim=4; window_size=8" in out
+    out = griffin(
+        "verify", "block", "local_mqa[window_size=8]", "--options", "kv_heads=2", "--law", "options"
+    ).out
+    assert "tried with: window_size=8, head_dim=4, kv_heads=2; window_size=8, kv_heads=2" in out
 
 
 def test_json(griffin):

@@ -13,9 +13,19 @@ from griffin_plugins.local_mqa import LocalMQABlock
 from griffin_plugins.rg_lru import RGLRUBlock
 
 import griffin_eqx as gx
-from griffin_eqx.verify import SCAN_LAWS, Difference, check_block_case, verify_block, verify_scan
+from griffin_eqx.verify import (
+    BLOCK_LAWS,
+    SCAN_LAWS,
+    Counterexample,
+    Difference,
+    check_block_case,
+    verify_block,
+    verify_scan,
+)
 from griffin_eqx.verify.kinds import kinds_of, small_options
+from griffin_eqx.verify.regression import regression_test
 from griffin_eqx.verify.report import as_dict, seq_len
+from griffin_eqx.verify.subject import Subject
 
 pytestmark = pytest.mark.core
 
@@ -193,6 +203,25 @@ def test_a_scan_is_held_to_what_it_is_for():
         verify_scan(lambda x: x)
     with pytest.raises(TypeError, match="reverse"):
         verify_scan(only_sums, reverse=True)
+
+
+def test_a_scan_of_bfloat16_alone_is_not_held_to_exact_sums():
+    board = verify_scan(linear_scan, dtypes=("bfloat16",), laws=["linear", "split"], max_examples=3)
+    assert [verdict.status for verdict in board.verdicts] == ["not applicable", "holds"]
+
+
+def test_the_pasted_test_finds_its_block_among_several_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(gx.registry.default, "_added", {})
+    file = tmp_path / "two.py"
+    body = "class {0}(RGLRUBlock):\n    name = '{1}'\n    aliases = ()\n"
+    source = "from griffin_plugins.rg_lru import RGLRUBlock\n"
+    file.write_text(source + body.format("First", "first") + body.format("Second", "second"))
+    second = gx.registry.add_file(file)[1]
+    found = Counterexample(BLOCK_LAWS["options"], Subject(second, second.Options()), {}, AssertionError())
+    space: dict = {}
+    exec(regression_test(found), space)
+    assert space["Second"].name == "second"
+    space["test_second_keeps_the_law_options"]()
 
 
 def test_a_scan_of_another_form_is_told_so_at_once():
