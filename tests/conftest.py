@@ -3,7 +3,9 @@
 Imports nothing of griffin_eqx: jaxtyping's import hook must come first.
 """
 
+import gc
 import os
+from pathlib import Path
 
 import jax
 import pytest
@@ -56,6 +58,17 @@ def _compile_quickly():
             del os.environ["XLA_FLAGS"]
         else:
             os.environ["XLA_FLAGS"] = before
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_programs():
+    """Forgets compiled programs before there are too many: each holds several memory mappings, Linux allows a
+    process 65,530, and the one that asks for more dies of a segmentation fault somewhere in XLA."""
+    yield
+    mappings = Path("/proc/self/maps")
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 def pytest_collection_modifyitems(config, items):

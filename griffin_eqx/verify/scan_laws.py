@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from griffin_kernels.linear_scan.oracle import linear_scan_oracle, linear_scan_vjp_oracle
 
@@ -179,6 +180,11 @@ def _vmap(subject: ScanSubject, case: ScanCase) -> None:
     h, h_last = jax.jit(run)(*arguments(case))
     want = subject.run(case, x, a, h0, reset)
     assert_close((read(h), read(h_last)), want, "(h, h_last) by vmap over rows", tol=case.tol)
+    # A batch of batches, the second in another order: an axis counted from the front would be another one.
+    batches = jax.tree.map(lambda z: jnp.stack([z, z[::-1]]), arguments(case))
+    h, h_last = jax.jit(run)(*batches)
+    want = jax.tree.map(lambda z: np.stack([z, z[::-1]]), want)
+    assert_close((read(h), read(h_last)), want, "(h, h_last) by vmap over batches", tol=case.tol)
 
 
 _SUMS = "three roundings to the dtype of x beside sums in float32: `ScanCase.tol`"

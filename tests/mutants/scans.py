@@ -4,154 +4,160 @@ from functools import partial
 
 from .mutation import Mutant
 
-_vjp = partial(Mutant, module="griffin_kernels.linear_scan.vjp", scan="xla")
+_adjoint = partial(Mutant, module="griffin_kernels.linear_scan.adjoint", scan="xla")
 _api = partial(Mutant, module="griffin_kernels.linear_scan.api", scan="xla")
 _loop = partial(Mutant, module="griffin_kernels.linear_scan.reference", scan="xla")
 _tree = partial(Mutant, module="griffin_kernels.linear_scan.associative", scan="associative")
 
-_RUN = (
-    "h, h_last = SCANS[implementation](_wide(x), _wide(a), h0, reset, reverse=reverse)\n"
-    "    return _like(h, x), h_last"
-)
-_BACK = "SCANS[implementation](_wide(dh), late_a, dh_last, late_reset, reverse=not reverse)"
+_RUN = "h, h_last = scan(_wide(x), _wide(a), h0, reset, reverse=reverse)\n        return _like(h, x), h_last"
+_BACK = "scan(_wide(dh), late_a, dh_last, late_reset, reverse=not reverse)"
 _ENTERING = "entering = _wide(shift(h, h0, reverse=reverse))"
 _LAST = "lambda z: z[..., 0 if reverse else -1, :]"
 
 MUTANTS = (
-    _vjp(
+    _adjoint(
         name="scan-state-in-the-dtype-of-its-input",
         law=("oracle", "long"),
         old=_RUN,
-        new="h, h_last = SCANS[implementation](x, a, _like(h0, x), reset, reverse=reverse)\n"
-        "    return _like(h, x), _like(h_last, h0)",
+        new="h, h_last = scan(x, a, _like(h0, x), reset, reverse=reverse)\n"
+        "        return _like(h, x), _like(h_last, h0)",
         why="the carry is bfloat16 where the input is",
     ),
-    _vjp(
+    _adjoint(
         name="scan-last-state-rounded",
         law="oracle",
         old="return _like(h, x), h_last",
         new="return _like(h, x), _like(_like(h_last, x), h_last)",
         why="the last state is read from the outputs, in their dtype",
     ),
-    _vjp(
-        name="scan-last-state-in-the-dtype-of-its-input",
-        law="oracle",
-        old="return _like(h, x), h_last",
-        new="return _like(h, x), _like(h_last, x)",
-        why="the state for the next chunk is as narrow as the outputs",
-    ),
-    _vjp(
+    _adjoint(
         name="scan-h0-without-cotangent",
         law="adjoint",
-        old="_like(dh0, h0), None",
-        new="jax.tree.map(jnp.zeros_like, h0), None",
+        old="_like(da, a), _like(dh0, h0)",
+        new="_like(da, a), jax.tree.map(jnp.zeros_like, h0)",
         why="h0 gets no gradient",
     ),
-    _vjp(
+    _adjoint(
         name="scan-last-cotangent-ignored",
         law="adjoint",
         old=_BACK,
         new=_BACK.replace("dh_last", "jax.tree.map(jnp.zeros_like, dh_last)"),
         why="the gradient of the final state is not asked for",
     ),
-    _vjp(
+    _adjoint(
         name="scan-adjoint-decays-one-early",
         law="adjoint",
         old="late_a = shift(conj_a, ones, reverse=not reverse)",
         new="late_a = conj_a",
         why="the adjoint runs with a[t] in place of a[t + 1]",
     ),
-    _vjp(
+    _adjoint(
         name="scan-adjoint-shifted-the-other-way",
         law="adjoint",
         old="late_a = shift(conj_a, ones, reverse=not reverse)",
         new="late_a = shift(conj_a, ones, reverse=reverse)",
         why="the adjoint runs with a[t - 1] in place of a[t + 1]",
     ),
-    _vjp(
+    _adjoint(
         name="scan-decay-cotangent-of-the-state-behind",
         law="adjoint",
         old=_ENTERING,
         new="entering = _wide(h)",
         why="da takes h[t] in place of h[t - 1]",
     ),
-    _vjp(
+    _adjoint(
         name="scan-decay-cotangent-without-h0",
         law="adjoint",
         old=_ENTERING,
         new="entering = _wide(shift(h, jax.tree.map(jnp.zeros_like, h0), reverse=reverse))",
         why="da at the first step forgets that a state was handed in",
     ),
-    _vjp(
+    _adjoint(
         name="scan-decay-cotangent-not-conjugated",
         law="adjoint",
         old="dx * entering.conj() if",
         new="dx * entering if",
         why="da of a complex scan without the conjugate",
     ),
-    _vjp(
+    _adjoint(
         name="scan-adjoint-decays-not-conjugated",
         law="adjoint",
         old="_wide(a).conj() if isinstance(a, Planar) else _wide(a)",
         new="_wide(a)",
         why="dx of a complex scan without the conjugate",
     ),
-    _vjp(
+    _adjoint(
         name="scan-complex-unit-with-two-parts",
         law="adjoint",
         old="ones = Planar(ones.re, jnp.zeros_like(ones.im))",
         new="ones = Planar(ones.re, ones.im)",
         why="the unit of a complex product is taken to be 1 + i",
     ),
-    _vjp(
+    _adjoint(
         name="scan-adjoint-without-resets",
         law=("adjoint", "resets"),
         old=_BACK,
-        new="SCANS[implementation](_wide(dh), late_a, dh_last, None, reverse=not reverse)",
+        new="scan(_wide(dh), late_a, dh_last, None, reverse=not reverse)",
         why="the forward pass is reset and the backward pass is not",
     ),
-    _vjp(
+    _adjoint(
         name="scan-adjoint-resets-one-late",
         law=("adjoint", "resets"),
         old="dh_last, late_reset, reverse=not reverse)",
         new="dh_last, reset, reverse=not reverse)",
         why="the adjoint is reset where the scan is, and not a step beside it",
     ),
-    _vjp(
+    _adjoint(
         name="scan-adjoint-resets-turned-round",
         law="reverse",
         old="[first, reset[..., :-1]] if reverse else [reset[..., 1:], first]",
         new="[reset[..., 1:], first]",
         why="resets of the adjoint are shifted the same way in both directions",
     ),
-    _vjp(
+    _adjoint(
         name="scan-decay-cotangent-at-a-reset",
         law="resets",
         old="da = jax.tree.map(lambda z: jnp.where(reset[..., None], 0, z), da)",
         new="pass",
         why="the decay at a border has a gradient, though nothing passes through it",
     ),
-    _vjp(
+    _adjoint(
         name="scan-h0-cotangent-through-a-reset",
         law="resets",
         old="dh0 = jax.tree.map(lambda z: jnp.where(reset[..., end, None], 0, z), dh0)",
         new="pass",
         why="h0 has a gradient though the first step drops it",
     ),
-    _vjp(
+    _adjoint(
         name="scan-decay-cotangent-masked-by-a-product",
         law="resets",
         old="jnp.where(reset[..., None], 0, z), da)",
         new="z * (1 - reset[..., None].astype(z.dtype)), da)",
         why="0 times NaN, in the backward pass",
     ),
-    _vjp(
+    _api(
         name="scan-of-nothing-without-cotangent",
         law="empty",
-        old="return dh, jax.tree.map(jnp.zeros_like, a), dh_last, None",
-        new="return dh, jax.tree.map(jnp.zeros_like, a), jax.tree.map(jnp.zeros_like, dh_last), None",
+        old="        return x, start\n",
+        new="        return x, jax.lax.stop_gradient(start)\n",
         traps=(29,),
         why="no steps hand the state on, and its gradient as well",
+    ),
+    _api(
+        name="scan-of-nothing-forgets",
+        law="empty",
+        old="        return x, start\n",
+        new="        return x, jax.tree.map(jnp.zeros_like, start)\n",
+        traps=(29,),
+        why="no steps hand the state on as it is",
+    ),
+    _api(
+        name="scan-last-state-in-the-dtype-of-its-input",
+        law="oracle",
+        old="    return differentiable_scan(x, a, start, reset, reverse, implementation, interpret)\n",
+        new="    h, h_last = differentiable_scan(x, a, start, reset, reverse, implementation, interpret)\n"
+        "    return h, jax.tree.map(lambda z: z.astype(leaf.dtype), h_last)\n",
+        why="the state for the next chunk is as narrow as the outputs",
     ),
     _api(
         name="scan-h0-rounded",
@@ -263,14 +269,6 @@ MUTANTS = (
         old="if reset is None:",
         new="if reset is None or reverse:",
         why="borders are known in one direction only",
-    ),
-    _tree(
-        name="scan-of-nothing-forgets",
-        law="empty",
-        old="return x, h0",
-        new="return x, jax.tree.map(jnp.zeros_like, h0)",
-        traps=(29,),
-        why="no steps hand the state on as it is",
     ),
     _tree(
         name="scan-over-a-numbered-axis",

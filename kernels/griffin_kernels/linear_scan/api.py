@@ -1,17 +1,15 @@
 """The public function: checks its arguments, chooses an implementation, runs it."""
 
-from typing import Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from griffin_kernels.linear_scan.implementations import IMPLEMENTATIONS
 from griffin_kernels.linear_scan.planar import Planar
 from griffin_kernels.linear_scan.vjp import differentiable_scan
-
-Implementation = Literal["reference", "xla", "associative"]
-IMPLEMENTATIONS: tuple[str, ...] = get_args(Implementation)
 
 
 def linear_scan(
@@ -21,7 +19,8 @@ def linear_scan(
     reset: Bool[Array, "*batch seq_len"] | None = None,
     *,
     reverse: bool = False,
-    implementation: Implementation | None = None,
+    implementation: str | None = None,
+    interpret: Any = False,
 ) -> tuple[Array | Planar, Array | Planar]:
     """Runs the diagonal linear recurrence `h_t = a_t * h_{t-1} + x_t` over time.
 
@@ -36,7 +35,10 @@ def linear_scan(
       reset: True where a token starts a document: the state entering it, `h0` and any NaN included, is
         dropped by selection.
       reverse: Runs from the last token to the first; `h_last` is then the state at token 0.
-      implementation: `reference`, `xla` or `associative`; that one runs or raises. None chooses.
+      implementation: One of `IMPLEMENTATIONS`; that one runs or raises. None leaves the choice to the platform
+        that the program is lowered for.
+      interpret: Runs Pallas kernels in an interpreter, which any platform can: True, or
+        `jax.experimental.pallas.tpu.InterpretParams`. Slow; for tests.
 
     Returns:
       `(h, h_last)`: all states in the dtype of `x`; the last one in `promote_types(x.dtype, float32)`,
@@ -45,6 +47,8 @@ def linear_scan(
     Raises:
       TypeError: If an array has a complex or integer dtype.
       ValueError: If shapes or dtypes differ, or `implementation` is unknown.
+      NotImplementedError: When the program is lowered: if the named implementation cannot run this, or not on
+        that platform.
 
     >>> h, h_last = linear_scan(jnp.ones((3, 1)), jnp.full((3, 1), 0.5))
     >>> h[:, 0].tolist(), h_last.tolist()
@@ -58,10 +62,12 @@ def linear_scan(
     wide = np.promote_types(leaf.dtype, jnp.float32)
     if h0 is None:
         zeros = jnp.zeros(leaf.shape[:-2] + leaf.shape[-1:], wide)
-        h0 = Planar(zeros, zeros) if isinstance(x, Planar) else zeros
+        start: Any = Planar(zeros, zeros) if isinstance(x, Planar) else zeros
     else:
-        h0 = jax.tree.map(lambda z: z.astype(wide), h0)
-    return differentiable_scan(x, a, h0, reset, reverse, implementation or "xla")
+        start = jax.tree.map(lambda z: z.astype(wide), h0)
+    if leaf.size == 0:
+        return x, start
+    return differentiable_scan(x, a, start, reset, reverse, implementation, interpret)
 
 
 def _check(x, a, h0, reset) -> Array:

@@ -21,8 +21,6 @@ def scan(x, a, h0, reset, *, reverse):
     leaf = jax.tree.leaves(x)[0]
     if reset is None:
         reset = jnp.zeros(leaf.shape[:-1], bool)
-    if leaf.shape[-2] == 0:
-        return x, h0
     decay, h, had_reset = jax.lax.associative_scan(
         combine, (a, x, jnp.broadcast_to(reset[..., None], leaf.shape)), reverse=reverse, axis=leaf.ndim - 2
     )

@@ -1,0 +1,27 @@
+"""The implementations by name, and which of them a platform runs when none is named."""
+
+from griffin_kernels.linear_scan import associative, reference, xla
+from griffin_kernels.linear_scan.adjoint import backward_of, forward_of
+from griffin_kernels.operation import Implementation, Operation
+
+_PLAIN = {"reference": reference.scan, "xla": xla.scan, "associative": associative.scan}
+
+_PREFERRED = {"": ("xla",)}
+
+FORWARD = Operation(
+    "linear_scan",
+    {name: Implementation(forward_of(scan)) for name, scan in _PLAIN.items()},
+    _PREFERRED,
+    outputs=lambda x, a, h0, reset: (x, h0),
+)
+"""`(x, a, h0, reset, *, reverse)` to `(h, h_last)`."""
+
+BACKWARD = Operation(
+    "linear_scan_backward",
+    {name: Implementation(backward_of(scan)) for name, scan in _PLAIN.items()},
+    _PREFERRED,
+    outputs=lambda dh, dh_last, a, h, h0, reset: (dh, a, h0),
+)
+"""`(dh, dh_last, a, h, h0, reset, *, reverse)` to `(dx, da, dh0)`."""
+
+IMPLEMENTATIONS: tuple[str, ...] = tuple(FORWARD.implementations)

@@ -1,0 +1,157 @@
+"""One function, several implementations: chosen by name, or by the platform that a program is lowered for.
+
+The choice waits until lowering, so that a program traced on a laptop can be exported for a TPU, and tracing never
+pays for kernels that another platform would run.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
+
+PLATFORMS = ("cpu", "tpu", "cuda", "rocm")
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One way to compute an operation.
+
+    Attributes:
+      run: Takes the operation's arguments, and `interpret` as well if `interpretable`.
+      platforms: Where it runs; everywhere if empty.
+      interpretable: Whether it is made of Pallas kernels, which interpreters run anywhere.
+      refuses: Says why it cannot compute these arguments (their shapes and dtypes), or "" if it can.
+    """
+
+    run: Callable[..., Any]
+    platforms: tuple[str, ...] = ()
+    interpretable: bool = False
+    refuses: Callable[..., str] = lambda *arguments, **options: ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An implementation chosen for a platform, and why.
+
+    Attributes:
+      name: Of the implementation.
+      reason: One clause in words.
+    """
+
+    name: str
+    reason: str
+
+
+class Operation:
+    """A function of arrays `[*batch, ...]` that `jax.vmap` gives one more leading batch axis.
+
+    It has no derivative of its own: a `jax.custom_vjp` stands around it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        implementations: Mapping[str, Implementation],
+        preferred: Mapping[str, tuple[str, ...]],
+        outputs: Callable[..., Any],
+    ):
+        """Makes the operation.
+
+        Args:
+          name: Of the primitive, as it stands in a jaxpr.
+          implementations: By name.
+          preferred: For a platform the names to try, best first; the entry "" is for all other platforms and
+            ends with one that refuses nothing.
+          outputs: Takes the arguments and gives for each output the argument whose shape and dtype it has.
+        """
+        self.name = name
+        self.implementations = implementations
+        self.preferred = preferred
+        self._primitive = Primitive(name)
+        self._primitive.multiple_results = True
+        self._primitive.def_impl(lambda *leaves, **static: self._jitted(**static)(*leaves))
+        self._primitive.def_abstract_eval(
+            lambda *avals, tree, **_: jax.tree.leaves(outputs(*jax.tree.unflatten(tree, avals)))
+        )
+        self._outputs = outputs
+        batching.primitive_batchers[self._primitive] = self._batch
+        for platform in PLATFORMS:
+            rule = mlir.lower_fun(functools.partial(self._lowered, platform), multiple_results=True)
+            mlir.register_lowering(self._primitive, rule, platform=platform)
+
+    def __call__(
+        self, *arguments: Any, implementation: str | None = None, interpret: Any = False, **options: Any
+    ) -> Any:
+        """Computes the operation.
+
+        Args:
+          arguments: PyTrees of arrays; None is an empty tree.
+          implementation: That one runs or raises; None chooses by platform.
+          interpret: Given to `pallas_call`: True, or the parameters of the TPU interpreter.
+          options: Hashable; part of the program.
+        """
+        leaves, tree = jax.tree.flatten(arguments)
+        results = self._primitive.bind(
+            *leaves,
+            tree=tree,
+            implementation=implementation,
+            interpret=interpret,
+            options=tuple(sorted(options.items())),
+        )
+        return jax.tree.unflatten(jax.tree.structure(self._outputs(*arguments)), results)
+
+    def choose(self, platform: str, *arguments: Any, **options: Any) -> Choice:
+        """The implementation that runs where none is named."""
+        passed = []
+        for name in self.preferred.get(platform, self.preferred[""]):
+            refusal = self.implementations[name].refuses(*arguments, **options)
+            if not refusal:
+                because = "; ".join(passed) or f"the first choice on {platform}"
+                return Choice(name, because)
+            passed.append(f"{name} refuses: {refusal}")
+        raise NotImplementedError(f"{self.name} has no implementation for {platform}: {'; '.join(passed)}.")
+
+    def _lowered(self, platform, *leaves, tree, implementation, interpret, options):
+        arguments, options = jax.tree.unflatten(tree, leaves), dict(options)
+        name = implementation or self.choose(platform, *arguments, **options).name
+        chosen = self.implementations[name]
+        if refusal := chosen.refuses(*arguments, **options):
+            raise NotImplementedError(
+                f"{self.name}: implementation={name!r} cannot run this: {refusal}. "
+                "Leave implementation out to let the platform choose."
+            )
+        if chosen.interpretable:
+            options["interpret"] = interpret
+        if chosen.platforms and platform not in chosen.platforms and not (chosen.interpretable and interpret):
+            raise NotImplementedError(
+                f"{self.name}: implementation={name!r} runs on {' and '.join(chosen.platforms)}, and this program is "
+                f"lowered for {platform}. Pass interpret=True to try its values here, slowly, or leave "
+                "implementation out."
+            )
+        results = chosen.run(*arguments, **options)
+        promised = self._outputs(*arguments)
+        for got, like in zip(jax.tree.leaves(results), jax.tree.leaves(promised), strict=True):
+            if (got.shape, got.dtype) != (like.shape, like.dtype):
+                raise TypeError(
+                    f"{self.name}: implementation={name!r} returned {got.dtype}{list(got.shape)} where "
+                    f"{like.dtype}{list(like.shape)} was promised."
+                )
+        return jax.tree.leaves(results)
+
+    def _batch(self, leaves, axes, **static):
+        (size,) = {z.shape[axis] for z, axis in zip(leaves, axes, strict=True) if axis is not None}
+        moved = [
+            jnp.broadcast_to(z, (size, *z.shape)) if axis is None else jnp.moveaxis(z, axis, 0)
+            for z, axis in zip(leaves, axes, strict=True)
+        ]
+        results = self._primitive.bind(*moved, **static)
+        return results, [0] * len(results)
+
+    @functools.cache  # noqa: B019  (operations live as long as the module)
+    def _jitted(self, **static):
+        return jax.jit(functools.partial(self._primitive.bind, **static))
