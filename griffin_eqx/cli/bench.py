@@ -1,4 +1,4 @@
-"""`griffin bench`: speed on this machine, against a limit measured in the same run."""
+"""`griffin bench`: speed against a limit: measured on this machine, or read from what the TPU compiler makes."""
 
 import dataclasses
 import json
@@ -15,7 +15,10 @@ from griffin_eqx.pattern import nearest
 if TYPE_CHECKING:
     from griffin_eqx.benchmark.step import StepBenchmark, StepTime
 
-SUBJECTS = {"step": "train and forward step of a model, against this machine's matrix-product peak"}
+SUBJECTS = {
+    "step": "train and forward step of a model, against this machine's matrix-product peak",
+    "kernels": "what the TPU compiler makes of each kernel, with no TPU",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +39,10 @@ class BenchStep(ModelSwitches):
 def run(argv: list[str]) -> int:
     """Runs the command."""
     if not argv or argv[0] in ("-h", "--help"):
-        subjects = "\n".join(f"  {name:<6} {text}" for name, text in SUBJECTS.items())
+        subjects = "\n".join(f"  {name:<8} {text}" for name, text in SUBJECTS.items())
         print(
-            f"usage: griffin bench SUBJECT [MODEL] [OPTIONS]\n\n{subjects}\n\n`griffin bench step --help` tells more."
+            f"usage: griffin bench SUBJECT [MODEL] [OPTIONS]\n\n{subjects}\n\n"
+            "`griffin bench SUBJECT --help` tells more."
         )
         return 0
     subject, rest = argv[0], argv[1:]
@@ -48,6 +52,10 @@ def run(argv: list[str]) -> int:
         raise GriffinError(
             f"there is nothing to bench named {subject!r}.\n{guess}Subjects: {', '.join(SUBJECTS)}."
         )
+    if subject == "kernels":
+        from griffin_eqx.cli.bench_kernels import run as run_kernels
+
+        return run_kernels(rest)
     config, switches = configure(rest, BenchStep, prog="griffin bench step")
     if switches.repeats < 1:
         raise GriffinError(f"--repeats {switches.repeats}: must be at least 1.")
