@@ -10,10 +10,12 @@ demo: $(VENV)/installed
 	$(BIN)/griffin train
 
 test: $(VENV)/installed-test
-	$(BIN)/pytest -n $(JOBS)
+	$(BIN)/griffin bench kernels --setup
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
 thorough: $(VENV)/installed-test
-	$(BIN)/pytest -n $(JOBS) --profile thorough
+	$(BIN)/griffin bench kernels --setup
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup --profile thorough
 	$(BIN)/python -m tests.mutants.table mutants --seeds 101 102 103
 	$(BIN)/python -m tests.mutants.table correct --seeds 20
 
