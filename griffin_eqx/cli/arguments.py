@@ -1,5 +1,6 @@
 """Command-line arguments as dataclasses: fields are options, docstrings their help. Imports no JAX."""
 
+import inspect
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -36,7 +37,7 @@ def parse(
     Raises:
       SystemExit: With 2, after the mistake and near misses were printed; with 0 after `--help`.
     """
-    summary = (switches.__doc__ or "").partition("Attributes:")[0].strip()
+    summary = inspect.cleandoc(switches.__doc__ or "").partition("Attributes:")[0].strip()
     given: dict[str, Any] = {} if default is None else {"default": default}
     return tyro.cli(
         switches,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SUBJECTS = {
     "step": "train and forward step of a model, against this machine's matrix-product peak",
+    "scan": "each implementation of the linear scan, against a memory copy of the same bytes",
     "kernels": "what the TPU compiler makes of each kernel, with no TPU",
 }
 
@@ -41,7 +42,7 @@ def run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         subjects = "\n".join(f"  {name:<8} {text}" for name, text in SUBJECTS.items())
         print(
-            f"usage: griffin bench SUBJECT [MODEL] [OPTIONS]\n\n{subjects}\n\n"
+            f"usage: griffin bench SUBJECT [OPTIONS]\n\n{subjects}\n\n"
             "`griffin bench SUBJECT --help` tells more."
         )
         return 0
@@ -56,6 +57,10 @@ def run(argv: list[str]) -> int:
         from griffin_eqx.cli.bench_kernels import run as run_kernels
 
         return run_kernels(rest)
+    if subject == "scan":
+        from griffin_eqx.cli.bench_scan import run as run_scan
+
+        return run_scan(rest)
     config, switches = configure(rest, BenchStep, prog="griffin bench step")
     if switches.repeats < 1:
         raise GriffinError(f"--repeats {switches.repeats}: must be at least 1.")
