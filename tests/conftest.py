@@ -11,14 +11,20 @@ import jax
 import pytest
 from hypothesis import HealthCheck, settings
 
-PROFILES = ("dev", "ci", "thorough")
+# Random cases of a property in each profile; then of one that stands for users' patterns and files, which costs
+# milliseconds a case and compiles nothing: `@settings(settings.get_profile("fuzz"))`. Thorough counts are what
+# two cores do in about half an hour: programs are optimised there, and most of the time goes into that.
+PROFILES = {"dev": (10, 100), "ci": (20, 200), "thorough": (200, 10_000)}
 
-# Compilation has no deadline. `ci` gives every run the same cases, so that a red build is red again at home.
-settings.register_profile("dev", max_examples=10, deadline=None)
-settings.register_profile("ci", max_examples=20, deadline=None, derandomize=True, database=None)
-settings.register_profile(
-    "thorough", max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+
+def _use(profile):
+    cases, fuzzed = PROFILES[profile]
+    # Compilation has no deadline. `ci` gives every run the same cases, so that a red build is red again at home.
+    same = {"derandomize": True, "database": None} if profile == "ci" else {}
+    slow = [HealthCheck.too_slow] if profile == "thorough" else []
+    settings.register_profile(profile, max_examples=cases, deadline=None, suppress_health_check=slow, **same)
+    settings.load_profile(profile)
+    settings.register_profile("fuzz", settings(), max_examples=fuzzed)
 
 
 def pytest_addoption(parser):
@@ -32,7 +38,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     profile = config.getoption("--profile")
-    settings.load_profile(profile)
+    _use(profile)
     if profile != "thorough":
         _compile_quickly()
     jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -17,7 +17,7 @@ from griffin_eqx.pattern import PatternError
 
 pytestmark = pytest.mark.core
 
-MANY = settings(max_examples=10 * settings().max_examples)
+MANY = settings(settings.get_profile("fuzz"))
 PATTERNS = ["rg_lru", "(rg_lru rg_lru local_mqa)@6", "R*2 L[window_size=512]", "rg_lru[c=4.5,mlp=none]"]
 
 
@@ -176,11 +176,16 @@ def test_a_tree_of_anything_is_read_or_refused(tree):
     refused_or_read(from_tree, tree)
 
 
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz") / "config.toml"
+
+
+@MANY
 @given(content=st.binary(max_size=40))
-def test_a_file_of_any_bytes_is_read_or_refused(tmp_path_factory, content):
-    path = tmp_path_factory.mktemp("fuzz") / "config.toml"
-    path.write_bytes(content)
-    refused_or_read(load_file, path)
+def test_a_file_of_any_bytes_is_read_or_refused(file, content):
+    file.write_bytes(content)
+    refused_or_read(load_file, file)
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,7 @@ def check_error(error: PatternError, text: str) -> None:
     assert all(line.isascii() and line.isprintable() for line in lines)
 
 
-@settings(max_examples=10 * settings().max_examples)
+@settings(settings.get_profile("fuzz"))
 @given(st.lists(st.one_of(tokens, tokens, odd_characters, st.text(max_size=3)), max_size=24).map("".join))
 def test_any_string_parses_or_is_a_pattern_error(text):
     started = time.process_time()
