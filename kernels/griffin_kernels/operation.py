@@ -26,12 +26,14 @@ class Implementation:
       platforms: Where it runs; everywhere if empty.
       interpretable: Whether it is made of Pallas kernels, which interpreters run anywhere.
       refuses: Says why it cannot compute these arguments (their shapes and dtypes), or "" if it can.
+      slower: Says why the next one computes these arguments faster, or "". Whoever names this one gets it.
     """
 
     run: Callable[..., Any]
     platforms: tuple[str, ...] = ()
     interpretable: bool = False
     refuses: Callable[..., str] = lambda *arguments, **options: ""
+    slower: Callable[..., str] = lambda *arguments, **options: ""
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,14 @@ class Operation:
         """The implementation that runs where none is named."""
         passed = []
         for name in self.preferred.get(platform, self.preferred[""]):
-            refusal = self.implementations[name].refuses(*arguments, **options)
-            if not refusal:
+            implementation = self.implementations[name]
+            if refusal := implementation.refuses(*arguments, **options):
+                passed.append(f"{name} refuses: {refusal}")
+            elif reason := implementation.slower(*arguments, **options):
+                passed.append(f"{name} is slower: {reason}")
+            else:
                 because = "; ".join(passed) or f"the first choice on {platform}"
                 return Choice(name, because)
-            passed.append(f"{name} refuses: {refusal}")
         raise NotImplementedError(f"{self.name} has no implementation for {platform}: {'; '.join(passed)}.")
 
     def _lowered(self, platform, *leaves, tree, implementation, interpret, options):

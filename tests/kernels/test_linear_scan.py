@@ -18,6 +18,11 @@ test_associative = scan_law_tests(
 )
 
 
+test_pallas_gpu = scan_law_tests(
+    partial(linear_scan, implementation="pallas_gpu", interpret=True), complex=True, reverse=True
+)
+
+
 def test_every_implementation_is_held_to_the_laws():
     assert all(f"test_{name}" in globals() for name in IMPLEMENTATIONS)
 
@@ -74,7 +79,8 @@ def unchecked():
         (
             {"implementation": "triton"},
             ValueError,
-            "linear_scan has no implementation='triton': choose one of reference, xla, associative, or None.",
+            "linear_scan has no implementation='triton': choose one of "
+            f"{', '.join(IMPLEMENTATIONS)}, or None.",
         ),
     ],
 )

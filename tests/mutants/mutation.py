@@ -90,7 +90,7 @@ class Mutant:
         subject = self.load()
         if self.block:
             return verify_block(subject, options=self.options or None, laws=self.laws, seed=seed)
-        scan = partial(subject, implementation=self.scan)
+        scan = partial(subject, implementation=self.scan, interpret=True)
         return verify_scan(scan, complex=True, reverse=True, laws=self.laws, seed=seed)
 
     def hold(self, law: str) -> None:
@@ -109,7 +109,7 @@ def hold(
     if block is not None:
         check_block(subject, law, options=options or None)
     else:
-        SCAN_LAWS[law].hold(ScanSubject(partial(subject, implementation=scan)))
+        SCAN_LAWS[law].hold(ScanSubject(partial(subject, implementation=scan, interpret=True)))
 
 
 def load(target: str, edited: Mapping[str, tuple[str, str]]) -> Any:

@@ -46,7 +46,7 @@ def correct(seeds: int) -> Iterator[tuple[str, list[ScoreBoard]]]:
         yield _told(name, [verify_block(block, seed=seed) for seed in range(seeds)])
     for name in IMPLEMENTATIONS:
         chosen: Any = name
-        scan = partial(linear_scan, implementation=chosen)
+        scan = partial(linear_scan, implementation=chosen, interpret=True)
         boards = [verify_scan(scan, complex=True, reverse=True, seed=seed) for seed in range(seeds)]
         yield _told(f"linear_scan, {name}", boards)
 

@@ -20,7 +20,6 @@ WITHOUT_A_MUTANT = {
     25: "a definition: the scale of embeddings",
     26: "a definition: the width of the MLP",
     27: "a definition: the norm, which is no part of a block",
-    30: "of Pallas kernels, of which there are none yet",
     35: "of test practice: how close two kernels must be",
     36: "of test practice: tests of shapes alone, which all of these mutants would pass",
 }
@@ -55,7 +54,7 @@ def test_a_copy_without_mistake_keeps_the_laws(block):
     hold(load(BLOCKS[block], {}), "streaming", block=block, scan=None)
 
 
-@pytest.mark.parametrize("scan", ["xla", "associative"])
+@pytest.mark.parametrize("scan", ["xla", "associative", "pallas_gpu"])
 def test_a_copy_of_a_scan_without_mistake_keeps_the_laws(scan):
     hold(load(SCAN, {}), "oracle", block=None, scan=scan)
 

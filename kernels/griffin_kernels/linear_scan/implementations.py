@@ -1,16 +1,22 @@
 """The implementations by name, and which of them a platform runs when none is named."""
 
-from griffin_kernels.linear_scan import associative, reference, xla
+from griffin_kernels.linear_scan import associative, pallas_gpu, reference, xla
 from griffin_kernels.linear_scan.adjoint import backward_of, forward_of
 from griffin_kernels.operation import Implementation, Operation
 
 _PLAIN = {"reference": reference.scan, "xla": xla.scan, "associative": associative.scan}
 
-_PREFERRED = {"": ("xla",)}
+_PREFERRED = {"": ("xla",), "cuda": ("pallas_gpu", "xla")}
+
+
+def _gpu(run):
+    return Implementation(run, ("cuda",), True, pallas_gpu.refuses, pallas_gpu.slower)
+
 
 FORWARD = Operation(
     "linear_scan",
-    {name: Implementation(forward_of(scan)) for name, scan in _PLAIN.items()},
+    {name: Implementation(forward_of(scan)) for name, scan in _PLAIN.items()}
+    | {"pallas_gpu": _gpu(pallas_gpu.forward)},
     _PREFERRED,
     outputs=lambda x, a, h0, reset: (x, h0),
 )
@@ -18,7 +24,8 @@ FORWARD = Operation(
 
 BACKWARD = Operation(
     "linear_scan_backward",
-    {name: Implementation(backward_of(scan)) for name, scan in _PLAIN.items()},
+    {name: Implementation(backward_of(scan)) for name, scan in _PLAIN.items()}
+    | {"pallas_gpu": _gpu(pallas_gpu.backward)},
     _PREFERRED,
     outputs=lambda dh, dh_last, a, h, h0, reset: (dh, a, h0),
 )
