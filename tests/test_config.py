@@ -203,10 +203,10 @@ def test_a_file_of_any_bytes_is_read_or_refused(file, content):
     ids=lambda text: text[:12],
 )
 def test_a_file_made_to_be_slow_is_refused_at_once(text):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ConfigError):
         loads(text)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 # Words

@@ -58,6 +58,13 @@ class Instruction:
         return found[1] if found else None
 
     @property
+    def written(self) -> tuple[ArrayShape, ...]:
+        """What it writes. The tuple of one that only starts names its operand and a context as well."""
+        if self.opcode == "copy-start":
+            return self.arrays[:1]
+        return self.arrays[1:2] if self.opcode.endswith("-start") else self.arrays
+
+    @property
     def is_kernel(self) -> bool:
         """Whether it calls a Pallas kernel."""
         return self.opcode == "custom-call" and f'custom_call_target="{KERNEL}"' in self.text
@@ -88,8 +95,10 @@ class Module:
             instruction.name
             for computation in self.computations.values()
             for instruction in computation.values()
-            if (instruction.opcode in _PASSES or instruction.opcode.removesuffix("-start") in _PASSES)
-            and instruction.arrays[0].elements >= least_elements
+            if instruction.opcode.removesuffix("-start") in _PASSES
+            and any(array.elements >= least_elements for array in instruction.written)
+            # One that is started ahead of its use and ends on the chip only fetches what is read anyway.
+            and not (instruction.opcode.endswith("-start") and not _hbm(instruction.written))
         ]
 
     def kernels(self) -> list[str]:
@@ -161,9 +170,7 @@ class Module:
         inside = self.computations.get(instruction.attribute("calls") or "")
         if instruction.opcode == "fusion" and inside:
             return self._fusion(instruction, operands, inside)
-        output = instruction.arrays
-        if instruction.opcode.endswith("-start"):  # its tuple is (operand, result, context)
-            output = instruction.arrays[1:2] if instruction.opcode != "copy-start" else instruction.arrays[:1]
+        output = instruction.written
         written = _hbm(output)
         if instruction.opcode in ("slice", "dynamic-slice", "slice-start", "dynamic-slice-start", "gather"):
             size = sum(array.bytes for array in output)

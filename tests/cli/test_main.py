@@ -16,12 +16,12 @@ VERBS = list(cli.COMMANDS)
 
 HELP = """
 import contextlib, io, sys, time
-start = time.perf_counter()
+start = time.process_time()
 from griffin_eqx.cli import main
 with contextlib.redirect_stdout(io.StringIO()) as out:
     code = main(sys.argv[1:])
 heavy = [name for name in ("jax", "equinox", "numpy", "grain", "orbax") if name in sys.modules]
-print(code, heavy, out.getvalue() > '', time.perf_counter() - start < 5)
+print(code, heavy, out.getvalue() > '', time.process_time() - start < 5)
 """
 
 
