@@ -1,7 +1,6 @@
 """Every implementation of the linear scan, against a memory copy of the bytes that a scan cannot do without."""
 
 import dataclasses
-import math
 import os
 import statistics
 import time
@@ -14,14 +13,13 @@ import numpy as np
 from griffin_kernels.linear_scan import Planar, linear_scan
 from griffin_kernels.linear_scan.implementations import BACKWARD, FORWARD
 
+from griffin_eqx.benchmark.interleaved import Samples, interleave
+
 FORWARD_WORDS = 3
 """An element's words: x and a are read, h is written."""
 
 GRADIENT_WORDS = FORWARD_WORDS + 5
 """Those of the forward pass; then dh, a and h are read, dx and da are written."""
-
-SAMPLE_SECONDS = 2e-3
-"""A quicker program runs several times a sample: clocks and Python's call would blur it."""
 
 RESET_RATE = 0.01
 
@@ -164,14 +162,11 @@ def bench_scan(
         add("forward", name, _forward(name), x, a, h0, starts)
         add("gradient", name, _gradient(name), x, a, h0, starts, dh, dh_last)
 
-    say("warming up")
-    loops = {key: _calls_a_sample(run) for key, run in programs.items()}
-    samples: dict[tuple[str, str], list[float]] = {key: [] for key in programs}
     device = jax.devices()[0]
     leaf = jax.tree.leaves(x)[0]
     words = leaf.size * leaf.dtype.itemsize * len(jax.tree.leaves(x))
 
-    def summary() -> ScanBenchmark:
+    def summary(samples: Samples) -> ScanBenchmark:
         def timing(kind: str, name: str) -> Timing | None:
             if (kind, name) not in samples:
                 return None
@@ -214,15 +209,12 @@ def bench_scan(
         )
         return dataclasses.replace(result, bound=_bound(result))
 
-    for number in range(rounds):
-        say(f"round {number + 1} of {rounds}")
-        for key, run in programs.items():
-            started = time.perf_counter()
-            for _ in range(loops[key]):
-                run()
-            samples[key].append((time.perf_counter() - started) / loops[key])
-        tell(summary())
-    return summary()
+    def after_round(number: int, samples: Samples) -> None:
+        say(f"round {number} of {rounds}")
+        tell(summary(samples))
+
+    say("warming up")
+    return summary(interleave(programs, rounds, after_round))
 
 
 def _inputs(shape, dtype, complex, reset):
@@ -308,13 +300,6 @@ def _one_thread(passes: int, x) -> Callable[[], None]:
         np.subtract(second, third, out=fourth)
 
     return forward if passes == 1 else both
-
-
-def _calls_a_sample(run: Callable[[], Any]) -> int:
-    run()
-    started = time.perf_counter()
-    run()
-    return max(1, math.ceil(SAMPLE_SECONDS / max(time.perf_counter() - started, 1e-7)))
 
 
 def _bound(result: ScanBenchmark) -> str:

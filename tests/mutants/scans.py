@@ -4,9 +4,10 @@ from functools import partial
 
 from .mutation import Mutant
 
-_adjoint = partial(Mutant, module="griffin_kernels.linear_scan.adjoint", scan="xla")
+_adjoint = partial(Mutant, module="griffin_kernels.linear_scan.adjoint", scan="reference")
 _api = partial(Mutant, module="griffin_kernels.linear_scan.api", scan="xla")
-_loop = partial(Mutant, module="griffin_kernels.linear_scan.reference", scan="xla")
+_loop = partial(Mutant, module="griffin_kernels.linear_scan.reference", scan="reference")
+_in_place = partial(Mutant, module="griffin_kernels.linear_scan.xla", scan="xla")
 _gpu = partial(Mutant, module="griffin_kernels.linear_scan.pallas_gpu", scan="pallas_gpu")
 _tree = partial(Mutant, module="griffin_kernels.linear_scan.associative", scan="associative")
 
@@ -219,6 +220,90 @@ MUTANTS = (
         old="h = carried + x_t\n",
         new="h = carried + jax.tree.map(lambda z: z + 0 * z.sum(-1, keepdims=True), x_t)\n",
         why="unused lanes are masked by a product with 0",
+    ),
+    _in_place(
+        name="scan-in-place-state-read-back-from-its-outputs",
+        law=("oracle", "long"),
+        old="return state, _write(h, state, t)",
+        new="h = _write(h, state, t)\n        return _read(h, t), h",
+        why="the carry is bfloat16 where the output is",
+    ),
+    _in_place(
+        name="scan-in-place-always-forwards",
+        law="reverse",
+        old="t = seq_len - 1 - i if reverse else i\n        state",
+        new="t = i\n        state",
+        why="the direction is accepted and ignored",
+    ),
+    _in_place(
+        name="scan-in-place-reset-drops-the-token-too",
+        law="oracle",
+        old="state = _dropped(_read(a, t) * state, reset, t) + _read(x, t)",
+        new="state = _dropped(_read(a, t) * state + _read(x, t), reset, t)",
+        why="the state behind the first token is cleared, and not the one in front of it",
+    ),
+    _in_place(
+        name="scan-in-place-reset-by-a-product",
+        law="resets",
+        old="jnp.where(starts, 0, z), row)",
+        new="z * (1 - starts.astype(z.dtype)), row)",
+        why="0 times NaN lets a NaN cross the border",
+    ),
+    _in_place(
+        name="scan-in-place-decay-cotangent-without-h0",
+        law="adjoint",
+        old="is_first = i == seq_len - 1",
+        new="is_first = i == seq_len",
+        why="da at the first step takes the state behind it: the read before the array is clipped to its edge",
+    ),
+    _in_place(
+        name="scan-in-place-h0-too-early",
+        law="adjoint",
+        old="is_first = i == seq_len - 1",
+        new="is_first = i == 0",
+        why="h0 is taken where the backward pass starts, and not where the forward pass did",
+    ),
+    _in_place(
+        name="scan-in-place-decay-cotangent-of-the-state-behind",
+        law="adjoint",
+        old="before = t + 1 if reverse else t - 1",
+        new="before = t",
+        why="da takes h[t] in place of h[t - 1]",
+    ),
+    _in_place(
+        name="scan-in-place-decay-cotangent-at-a-reset",
+        law="resets",
+        old="_dropped(cotangent * entering.conj(), reset, t)",
+        new="cotangent * entering.conj()",
+        why="the decay at a border has a gradient, though nothing passes through it",
+    ),
+    _in_place(
+        name="scan-in-place-cotangent-through-a-reset",
+        law="resets",
+        old="return _dropped(cotangent * _read(a, t).conj(), reset, t)",
+        new="return cotangent * _read(a, t).conj()",
+        why="what follows a border has a gradient for what stands in front of it",
+    ),
+    _in_place(
+        name="scan-in-place-decays-not-conjugated",
+        law="adjoint",
+        old="_read(a, t).conj()",
+        new="_read(a, t)",
+        why="dx of a complex scan without the conjugate",
+    ),
+    _in_place(
+        name="scan-in-place-decay-cotangent-not-conjugated",
+        law="adjoint",
+        old="entering.conj()",
+        new="entering",
+        why="da of a complex scan without the conjugate",
+    ),
+    _in_place(
+        name="scan-in-place-last-cotangent-ignored",
+        law="adjoint",
+        old="(dh_last, _room_for(dh)",
+        new="(jax.tree.map(jnp.zeros_like, dh_last), _room_for(dh)",
+        why="the gradient of the final state is not asked for",
     ),
     _tree(
         name="scan-pairs-reset-by-a-product",

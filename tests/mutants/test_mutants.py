@@ -54,7 +54,7 @@ def test_a_copy_without_mistake_keeps_the_laws(block):
     hold(load(BLOCKS[block], {}), "streaming", block=block, scan=None)
 
 
-@pytest.mark.parametrize("scan", ["xla", "associative", "pallas_gpu"])
+@pytest.mark.parametrize("scan", ["reference", "xla", "associative", "pallas_gpu"])
 def test_a_copy_of_a_scan_without_mistake_keeps_the_laws(scan):
     hold(load(SCAN, {}), "oracle", block=None, scan=scan)
 

@@ -4,8 +4,6 @@ from griffin_kernels.linear_scan import associative, pallas_gpu, reference, xla
 from griffin_kernels.linear_scan.adjoint import backward_of, forward_of
 from griffin_kernels.operation import Implementation, Operation
 
-_PLAIN = {"reference": reference.scan, "xla": xla.scan, "associative": associative.scan}
-
 _PREFERRED = {"": ("xla",), "cuda": ("pallas_gpu", "xla")}
 
 
@@ -15,8 +13,12 @@ def _gpu(run):
 
 FORWARD = Operation(
     "linear_scan",
-    {name: Implementation(forward_of(scan)) for name, scan in _PLAIN.items()}
-    | {"pallas_gpu": _gpu(pallas_gpu.forward)},
+    {
+        "reference": Implementation(forward_of(reference.scan)),
+        "xla": Implementation(xla.forward),
+        "associative": Implementation(forward_of(associative.scan)),
+        "pallas_gpu": _gpu(pallas_gpu.forward),
+    },
     _PREFERRED,
     outputs=lambda x, a, h0, reset: (x, h0),
 )
@@ -24,8 +26,12 @@ FORWARD = Operation(
 
 BACKWARD = Operation(
     "linear_scan_backward",
-    {name: Implementation(backward_of(scan)) for name, scan in _PLAIN.items()}
-    | {"pallas_gpu": _gpu(pallas_gpu.backward)},
+    {
+        "reference": Implementation(backward_of(reference.scan)),
+        "xla": Implementation(xla.backward),
+        "associative": Implementation(backward_of(associative.scan)),
+        "pallas_gpu": _gpu(pallas_gpu.backward),
+    },
     _PREFERRED,
     outputs=lambda dh, dh_last, a, h, h0, reset: (dh, a, h0),
 )
