@@ -16,8 +16,11 @@ test_xla = scan_law_tests(partial(linear_scan, implementation="xla"), complex=Tr
 test_associative = scan_law_tests(
     partial(linear_scan, implementation="associative"), complex=True, reverse=True
 )
-
-
+# The interpreter's programs are large and slow to compile: `test_pallas_tpu.py` has the other dtypes, and the
+# thorough run the laws for all of them.
+test_pallas_tpu = scan_law_tests(
+    partial(linear_scan, implementation="pallas_tpu", interpret=True), reverse=True, dtypes=("float32",)
+)
 test_pallas_gpu = scan_law_tests(
     partial(linear_scan, implementation="pallas_gpu", interpret=True), complex=True, reverse=True
 )

@@ -1,14 +1,14 @@
 """The implementations by name, and which of them a platform runs when none is named."""
 
-from griffin_kernels.linear_scan import associative, pallas_gpu, reference, xla
+from griffin_kernels.linear_scan import associative, pallas_gpu, pallas_tpu, reference, xla
 from griffin_kernels.linear_scan.adjoint import backward_of, forward_of
 from griffin_kernels.operation import Implementation, Operation
 
-_PREFERRED = {"": ("xla",), "cuda": ("pallas_gpu", "xla")}
+_PREFERRED = {"": ("xla",), "tpu": ("pallas_tpu", "xla"), "cuda": ("pallas_gpu", "xla")}
 
 
-def _gpu(run):
-    return Implementation(run, ("cuda",), True, pallas_gpu.refuses, pallas_gpu.slower)
+def _kernel(run, platform, module):
+    return Implementation(run, (platform,), True, module.refuses, module.slower)
 
 
 FORWARD = Operation(
@@ -17,7 +17,8 @@ FORWARD = Operation(
         "reference": Implementation(forward_of(reference.scan)),
         "xla": Implementation(xla.forward),
         "associative": Implementation(forward_of(associative.scan)),
-        "pallas_gpu": _gpu(pallas_gpu.forward),
+        "pallas_tpu": _kernel(pallas_tpu.forward, "tpu", pallas_tpu),
+        "pallas_gpu": _kernel(pallas_gpu.forward, "cuda", pallas_gpu),
     },
     _PREFERRED,
     outputs=lambda x, a, h0, reset: (x, h0),
@@ -30,7 +31,8 @@ BACKWARD = Operation(
         "reference": Implementation(backward_of(reference.scan)),
         "xla": Implementation(xla.backward),
         "associative": Implementation(backward_of(associative.scan)),
-        "pallas_gpu": _gpu(pallas_gpu.backward),
+        "pallas_tpu": _kernel(pallas_tpu.backward, "tpu", pallas_tpu),
+        "pallas_gpu": _kernel(pallas_gpu.backward, "cuda", pallas_gpu),
     },
     _PREFERRED,
     outputs=lambda dh, dh_last, a, h, h0, reset: (dh, a, h0),
