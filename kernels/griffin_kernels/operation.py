@@ -49,6 +49,20 @@ class Choice:
     reason: str
 
 
+def varying_alike(*trees: Any) -> Any:
+    """Arrays with one type in the body of a `jax.shard_map`: varying over all mesh axes that one of them varies over.
+
+    Loops ask for it of what they carry. It changes nothing elsewhere; its transpose sums over those axes.
+    """
+    over = frozenset[str]().union(*(jax.typeof(z).manual_axis_type.varying for z in jax.tree.leaves(trees)))
+
+    def alike(z):
+        missing = tuple(sorted(over - jax.typeof(z).manual_axis_type.varying))
+        return jax.lax.pcast(z, missing, to="varying") if missing else z
+
+    return jax.tree.map(alike, trees)
+
+
 class Operation:
     """A function of arrays `[*batch, ...]` that `jax.vmap` gives one more leading batch axis.
 
@@ -97,6 +111,7 @@ class Operation:
           interpret: Given to `pallas_call`: True, or the parameters of the TPU interpreter.
           options: Hashable; part of the program.
         """
+        arguments = varying_alike(*arguments)
         leaves, tree = jax.tree.flatten(arguments)
         results = self._primitive.bind(
             *leaves,

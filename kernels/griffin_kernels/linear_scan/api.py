@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 from griffin_kernels.linear_scan.implementations import IMPLEMENTATIONS
 from griffin_kernels.linear_scan.planar import Planar
 from griffin_kernels.linear_scan.vjp import differentiable_scan
+from griffin_kernels.operation import varying_alike
 
 
 def linear_scan(
@@ -54,11 +55,7 @@ def linear_scan(
     >>> h[:, 0].tolist(), h_last.tolist()
     ([1.0, 1.5, 1.75], [1.75])
     """
-    leaf = _check(x, a, h0, reset)
-    if implementation is not None and implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"linear_scan has no {implementation=}: choose one of {', '.join(IMPLEMENTATIONS)}, or None."
-        )
+    leaf = check_arguments("linear_scan", x, a, h0, reset, implementation)
     wide = np.promote_types(leaf.dtype, jnp.float32)
     if h0 is None:
         zeros = jnp.zeros(leaf.shape[:-2] + leaf.shape[-1:], wide)
@@ -67,34 +64,40 @@ def linear_scan(
         start = jax.tree.map(lambda z: z.astype(wide), h0)
     if leaf.size == 0:
         return x, start
+    # Outside of the derivative rule, so that cotangents of what varies less are summed.
+    x, a, start, reset = varying_alike(x, a, start, reset)
     return differentiable_scan(x, a, start, reset, reverse, implementation, interpret)
 
 
-def _check(x, a, h0, reset) -> Array:
-    """Raises for anything but arrays that fit together; returns a leaf of `x`."""
+def check_arguments(function: str, x: Any, a: Any, h0: Any, reset: Any, implementation: str | None) -> Array:
+    """Raises for anything but arrays that fit together and a known implementation; returns a leaf of `x`."""
     kinds = {isinstance(z, Planar) for z in (x, a, h0) if z is not None}
     if len(kinds) > 1:
-        raise ValueError("linear_scan needs x, a and h0 to be all real arrays or all Planar pairs.")
+        raise ValueError(f"{function} needs x, a and h0 to be all real arrays or all Planar pairs.")
     for name, z in (("x", x), ("a", a), ("h0", h0)):
         for leaf in jax.tree.leaves(z):
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 advice = " Pass a Planar(re, im) pair." if jnp.iscomplexobj(leaf) else ""
                 raise TypeError(
-                    f"linear_scan needs real floating arrays: got {name} of dtype {leaf.dtype}.{advice}"
+                    f"{function} needs real floating arrays: got {name} of dtype {leaf.dtype}.{advice}"
                 )
     leaf = jax.tree.leaves(x)[0]
     if leaf.ndim < 2:
-        raise ValueError(f"linear_scan needs x of shape [..., seq_len, width]: got {leaf.shape}.")
+        raise ValueError(f"{function} needs x of shape [..., seq_len, width]: got {leaf.shape}.")
     for other in jax.tree.leaves((x, a)):
         if other.shape != leaf.shape or other.dtype != leaf.dtype:
             raise ValueError(
-                f"linear_scan needs x and a of one shape and dtype: got x {leaf.shape} {leaf.dtype} and a "
+                f"{function} needs x and a of one shape and dtype: got x {leaf.shape} {leaf.dtype} and a "
                 f"{other.shape} {other.dtype}. Did lru_width change between the gate and the input?"
             )
     state_shape = leaf.shape[:-2] + leaf.shape[-1:]
     for other in jax.tree.leaves(h0):
         if other.shape != state_shape:
-            raise ValueError(f"linear_scan needs h0 of shape {state_shape}: got {other.shape}.")
+            raise ValueError(f"{function} needs h0 of shape {state_shape}: got {other.shape}.")
     if reset is not None and reset.shape != leaf.shape[:-1]:
-        raise ValueError(f"linear_scan needs reset of shape {leaf.shape[:-1]}: got {reset.shape}.")
+        raise ValueError(f"{function} needs reset of shape {leaf.shape[:-1]}: got {reset.shape}.")
+    if implementation is not None and implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"{function} has no {implementation=}: choose one of {', '.join(IMPLEMENTATIONS)}, or None."
+        )
     return leaf

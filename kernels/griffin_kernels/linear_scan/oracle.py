@@ -57,7 +57,7 @@ def linear_scan_vjp_oracle(x, a, h0, reset, dh, dh_last, *, reverse=False):
         before = start if i == 0 else h[..., order[i - 1], :]
         carried = carried + dh[..., t, :]
         dx[..., t, :] = carried
-        keep = 1.0 if reset is None else np.where(np.asarray(reset)[..., t, None], 0.0, 1.0)
-        da[..., t, :] = keep * carried * np.conj(before)
-        carried = keep * carried * np.conj(a[..., t, :])
+        drop = False if reset is None else np.asarray(reset)[..., t, None]
+        da[..., t, :] = np.where(drop, 0.0, carried * np.conj(before))
+        carried = np.where(drop, 0.0, carried * np.conj(a[..., t, :]))
     return dx, da, carried
