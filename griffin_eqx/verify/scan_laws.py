@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Collection
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -169,20 +169,31 @@ def _long(subject: ScanSubject, seed: int) -> None:
 def _defaults(subject: ScanSubject, case: ScanCase) -> None:
     x, a, h0, reset, _, _ = case.arrays()
     want = subject.run(case, x, a, 0 * h0, np.zeros_like(reset))
-    keywords = {"reverse": case.reverse} if subject.both_ways else {}
-    h, h_last = jax.jit(partial(subject.scan, **keywords))(*narrowed(case, x, a))
+    h, h_last = _of_x_and_a(subject, case.reverse)(*narrowed(case, x, a))
     assert_close((read(h), read(h_last)), want, "(h, h_last) without h0 and reset", tol=case.tol)
+
+
+@lru_cache
+def _of_x_and_a(subject: ScanSubject, reverse: bool) -> Callable[..., Any]:
+    """The scan of x and a alone, compiled once a shape."""
+    return jax.jit(partial(subject.scan, **({"reverse": reverse} if subject.both_ways else {})))
+
+
+@lru_cache
+def _vmapped(subject: ScanSubject, reverse: bool) -> Callable[..., Any]:
+    """The scan under vmap, compiled once a shape."""
+    return jax.jit(jax.vmap(lambda x, a, h0, reset: subject.call(x, a, h0, reset, reverse)))
 
 
 def _vmap(subject: ScanSubject, case: ScanCase) -> None:
     x, a, h0, reset, _, _ = case.arrays()
-    run = jax.vmap(lambda x, a, h0, reset: subject.call(x, a, h0, reset, case.reverse))
-    h, h_last = jax.jit(run)(*arguments(case))
+    run = _vmapped(subject, case.reverse)
+    h, h_last = run(*arguments(case))
     want = subject.run(case, x, a, h0, reset)
     assert_close((read(h), read(h_last)), want, "(h, h_last) by vmap over rows", tol=case.tol)
     # A batch of batches, the second in another order: an axis counted from the front would be another one.
     batches = jax.tree.map(lambda z: jnp.stack([z, z[::-1]]), arguments(case))
-    h, h_last = jax.jit(run)(*batches)
+    h, h_last = run(*batches)
     want = jax.tree.map(lambda z: np.stack([z, z[::-1]]), want)
     assert_close((read(h), read(h_last)), want, "(h, h_last) by vmap over batches", tol=case.tol)
 
