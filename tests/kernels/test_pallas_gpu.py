@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from griffin_kernels.linear_scan import Planar, linear_scan, pallas_gpu
+from griffin_kernels import gpu_scan
+from griffin_kernels.linear_scan import Planar, linear_scan
 from griffin_kernels.linear_scan.implementations import BACKWARD, FORWARD
 from griffin_kernels.linear_scan.oracle import linear_scan_oracle, linear_scan_vjp_oracle
 from jax import ShapeDtypeStruct
@@ -54,7 +55,7 @@ def test_any_width_gives_the_values_and_gradients_of_the_loop_in_float64(shape, 
 
 
 def test_groups_as_long_as_on_a_gpu_give_the_values_of_the_loop_in_float64(monkeypatch):
-    monkeypatch.setattr(pallas_gpu, "_AHEAD_INTERPRETED", 16)
+    monkeypatch.setattr(gpu_scan, "STEPS_INTERPRETED", 16)
     check((1, 37, 3), ScanCase(37))
 
 
@@ -81,23 +82,20 @@ def check(shape, case):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("width", [1, 3, 63, 65, 127, 129, 2560])
 def test_a_mask_leaves_the_channels_of_the_array_and_no_others(width, dtype):
-    grid = pallas_gpu._Grid(
-        ShapeDtypeStruct((1, 1, width), jnp.dtype(dtype)), rows=(0,), reverse=False, interpret=True
-    )
-    programs = pl.cdiv(width, grid.channels)
+    blocks = gpu_scan.Blocks(width, jnp.dtype(dtype).itemsize)
 
     def kernel(out):
-        mask = grid.mask()
-        out[...] = jnp.ones(grid.channels, bool) if mask is None else mask
+        mask = blocks.mask()
+        out[...] = jnp.ones(blocks.channels, bool) if mask is None else mask
 
     written = pl.pallas_call(
         kernel,
-        grid=(1, programs),
-        out_specs=pl.BlockSpec((grid.channels,), lambda b, c: (c,)),
-        out_shape=ShapeDtypeStruct((programs * grid.channels,), jnp.bool),
+        grid=(1, blocks.count),
+        out_specs=pl.BlockSpec((blocks.channels,), lambda b, c: (c,)),
+        out_shape=ShapeDtypeStruct((blocks.count * blocks.channels,), jnp.bool),
         interpret=True,
     )()
-    assert written.tolist() == [True] * width + [False] * (programs * grid.channels - width)
+    assert written.tolist() == [True] * width + [False] * (blocks.count * blocks.channels - width)
 
 
 def on_a_gpu():

@@ -9,6 +9,7 @@ _api = partial(Mutant, module="griffin_kernels.linear_scan.api", scan="xla")
 _loop = partial(Mutant, module="griffin_kernels.linear_scan.reference", scan="reference")
 _in_place = partial(Mutant, module="griffin_kernels.linear_scan.xla", scan="xla")
 _gpu = partial(Mutant, module="griffin_kernels.linear_scan.pallas_gpu", scan="pallas_gpu")
+_gpu_loop = partial(Mutant, module="griffin_kernels.gpu_scan", scan="pallas_gpu")
 _tree = partial(Mutant, module="griffin_kernels.linear_scan.associative", scan="associative")
 
 _RUN = "h, h_last = scan(_wide(x), _wide(a), h0, reset, reverse=reverse)\n        return _like(h, x), h_last"
@@ -363,21 +364,21 @@ MUTANTS = (
         new="axis=min(1, leaf.ndim - 1)",
         why="time is axis 1, as long as there is a batch in front of it",
     ),
-    _gpu(
-        name="scan-gpu-last-group-skipped",
+    _gpu_loop(
+        name="scan-gpu-one-step-left-over-at-most",
         law="oracle",
-        old="self.left = self.seq_len - self.groups * self.ahead",
-        new="self.left = self.seq_len % self.ahead",
-        why="where the length is a multiple of a group's, nothing is thought to be left over",
+        old="group(done, seq_len - done, state,",
+        new="group(done, min(1, seq_len - done), state,",
+        why="of the steps that whole groups leave over, the first alone is run",
     ),
-    _gpu(
+    _gpu_loop(
         name="scan-gpu-groups-start-anew",
         law="oracle",
-        old="lambda i, s: group(i * grid.ahead, grid.ahead, s), state)",
-        new="lambda i, s: group(i * grid.ahead, grid.ahead, state), state)",
+        old="lambda i, state: group(i * steps, steps, state), state)",
+        new="lambda i, _: group(i * steps, steps, state), state)",
         why="the state is carried within a group and not from one to the next",
     ),
-    _gpu(
+    _gpu_loop(
         name="scan-gpu-last-channel-masked",
         law="oracle",
         old="jnp.arange(self.channels) < self.width",
@@ -385,47 +386,47 @@ MUTANTS = (
         traps=(30,),
         why="a width that is no multiple of the block's is off by one",
     ),
-    _gpu(
+    _gpu_loop(
         name="scan-gpu-state-in-the-dtype-of-its-output",
         law="long",
-        old="state = _keep(reset_t, a_t * state) + x_t\n",
-        new="state = _keep(reset_t, a_t * state) + x_t\n"
-        "                state = jax.tree.map(lambda z, h: z.astype(h.dtype).astype(z.dtype), state, h)\n",
+        old="                _store(out, y, mask, t)\n",
+        new="                _store(out, y, mask, t)\n"
+        "                state = jax.tree.map(lambda z: z.astype(out.dtype).astype(z.dtype), state)\n",
         why="the state in the registers is what is stored",
     ),
     _gpu(
         name="scan-gpu-reset-behind-the-token",
         law="oracle",
-        old="state = _keep(reset_t, a_t * state) + x_t\n",
-        new="state = _keep(reset_t, a_t * state + x_t)\n",
+        old="h = _unless(flag, a * h) + x\n",
+        new="h = _unless(flag, a * h + x)\n",
         why="the state behind the first token is cleared, and not the one in front of it",
     ),
     _gpu(
         name="scan-gpu-reset-by-a-product",
         law="resets",
-        old="lambda z: jnp.where(reset, 0, z)",
-        new="lambda z: z * (1 - reset.astype(z.dtype))",
+        old="lambda part: jnp.where(flag != 0, 0.0, part)",
+        new="lambda part: part * (1 - flag.astype(part.dtype))",
         why="0 times NaN lets a NaN cross the border",
     ),
-    _gpu(
+    _gpu_loop(
         name="scan-gpu-decay-times-its-own-state",
         law="adjoint",
-        old="_load(h, mask, grid.row(start + i + 1))",
-        new="_load(h, mask, grid.row(start + i))",
+        old="_load(sequences, mask, row(first + i + 1))",
+        new="_load(sequences, mask, row(first + i))",
         why="the cotangent of a decay takes the state behind the step, and not the one that enters it",
     ),
     _gpu(
         name="scan-gpu-decay-of-a-reset-step",
         law="adjoint",
-        old="_keep(reset_t, dx_t * _conj(h_before))",
-        new="dx_t * _conj(h_before)",
+        old="_unless(flag, g * _conj(entering[0]))",
+        new="g * _conj(entering[0])",
         why="a decay that was not used gets a gradient",
     ),
     _gpu(
         name="scan-gpu-adjoint-without-conjugate",
         law="adjoint",
-        old="_keep(reset_t, dx_t * _conj(a_t))",
-        new="_keep(reset_t, dx_t * a_t)",
+        old="_unless(flag, _conj(a) * g)",
+        new="_unless(flag, a * g)",
         why="right for real decays alone",
     ),
 )
