@@ -2,13 +2,13 @@
 
 import math
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 SAMPLE_SECONDS = 2e-3
 """A quicker program runs several times a sample: clocks and Python's call would blur it."""
 
-Samples = Mapping[Hashable, list[float]]
+Samples = Mapping[Any, list[float]]
 """Seconds a run of each program, one entry a round."""
 
 

@@ -52,7 +52,8 @@ class Backend:
 
     Attributes:
       name: As in `implementation=`.
-      default: Whether it runs where none is named.
+      default: Whether it runs forwards where none is named.
+      default_backward: The same of the backward pass.
       forward: The states.
       gradient: The states and all three cotangents.
       not_timed: Why there are no times; empty where there are.
@@ -60,9 +61,18 @@ class Backend:
 
     name: str
     default: bool
+    default_backward: bool
     forward: Timing | None
     gradient: Timing | None
     not_timed: str = ""
+
+    @property
+    def default_of(self) -> str:
+        """What it is the default of, in words."""
+        if self.default and self.default_backward:
+            return "default"
+        passes = {"default forward": self.default, "default backward": self.default_backward}
+        return ", ".join(name for name, chosen in passes.items() if chosen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +91,8 @@ class ScanBenchmark:
       gradient_bytes: The same of both passes.
       choice: What runs forwards where no implementation is named.
       why: The reason, in words.
+      choice_backward: What runs backwards.
+      why_backward: The reason.
       copy_forward: A pass that moves `forward_bytes` and does nothing else.
       copy_gradient: The same for `gradient_bytes`.
       one_thread_forward: `copy_forward` by NumPy, which has one thread; None where nothing runs on CPU.
@@ -100,6 +112,8 @@ class ScanBenchmark:
     gradient_bytes: int
     choice: str
     why: str
+    choice_backward: str
+    why_backward: str
     copy_forward: Timing
     copy_gradient: Timing
     one_thread_forward: Timing | None
@@ -138,6 +152,7 @@ def bench_scan(
     platform = jax.default_backend()
     x, a, h0, starts, dh, dh_last = inputs = _inputs(shape, dtype, complex, reset)
     choice = FORWARD.choose(platform, x, a, h0, starts, reverse=False)
+    choice_backward = BACKWARD.choose(platform, dh, dh_last, a, x, h0, starts, reverse=False)
     reasons = {
         name: _cannot_run(name, platform, inputs)
         for name in implementations or tuple(FORWARD.implementations)
@@ -197,12 +212,21 @@ def bench_scan(
             gradient_bytes=GRADIENT_WORDS * words,
             choice=choice.name,
             why=choice.reason,
+            choice_backward=choice_backward.name,
+            why_backward=choice_backward.reason,
             copy_forward=measured("forward", "copy"),
             copy_gradient=measured("gradient", "copy"),
             one_thread_forward=timing("forward", "one thread"),
             one_thread_gradient=timing("gradient", "one thread"),
             backends=tuple(
-                Backend(name, name == choice.name, timing("forward", name), timing("gradient", name), reason)
+                Backend(
+                    name,
+                    default=name == choice.name,
+                    default_backward=name == choice_backward.name,
+                    forward=timing("forward", name),
+                    gradient=timing("gradient", name),
+                    not_timed=reason,
+                )
                 for name, reason in reasons.items()
             ),
             bound="",

@@ -25,7 +25,7 @@ def draw(results: Sequence[ScanBenchmark], path: Path) -> None:
     labels = [
         f"{list(result.shape)} {result.dtype}"
         if backend is None
-        else backend.name + " (default)" * backend.default
+        else backend.name + f" ({backend.default_of})" * bool(backend.default_of)
         for result, backend in rows
     ]
     figure = Figure(figsize=(9, 1.4 + 0.27 * len(rows)), layout="constrained")
@@ -35,7 +35,7 @@ def draw(results: Sequence[ScanBenchmark], path: Path) -> None:
             timing = backend and (backend.forward if kind == "forward" else backend.gradient)
             if not backend or not timing:
                 continue
-            color = "C0" if backend.default else "0.5"
+            color = "C0" if backend.default_of else "0.5"
             panel.plot([1, timing.times_copy], [place, place], color=color, linewidth=1)
             panel.plot(timing.times_copy, place, "o", color=color)
             panel.annotate(

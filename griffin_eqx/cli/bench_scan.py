@@ -188,9 +188,10 @@ def _table(result: "ScanBenchmark") -> "Table":
         )
 
     for backend in result.backends:
-        name = f"{backend.name} (default)" if backend.default else backend.name
         if backend.forward is not None and backend.gradient is not None:
-            style = "bold" if backend.default else ""
+            name, style = backend.name, ""
+            if backend.default_of:
+                name, style = f"{name} ({backend.default_of})", "bold"
             row(name, "forward", backend.forward, associative and associative.forward, style)
             row("", "+ gradient", backend.gradient, associative and associative.gradient, style)
     row("copy", "forward", result.copy_forward, style="dim")
@@ -209,13 +210,20 @@ def _left_out(result: "ScanBenchmark"):
     return Text("\n".join([*(f"not timed: {line}" for line in lines), result.bound]).strip(), "dim")
 
 
+def _choices(result: "ScanBenchmark") -> str:
+    forward = f"{result.choice} here: {result.why}"
+    if result.choice == result.choice_backward:
+        return forward
+    return f"{forward}; backwards {result.choice_backward}: {result.why_backward}"
+
+
 def _close(results: "list[ScanBenchmark]", plot: Path | None) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
     result = results[-1]
     console.print(
-        f"linear_scan runs {result.choice} here: {result.why}. The copy moves the bytes that a scan must: 3 words an "
+        f"linear_scan runs {_choices(result)}. The copy moves the bytes that a scan must: 3 words an "
         "element forwards, 8 with the gradient. x copy: the median over rounds.",
         style="dim",
     )
