@@ -23,8 +23,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-LOADS = 64
-"""That a thread waits for at once: the most without spills, by `experiments/gpu_kernels`."""
+LOADS = 48
+"""That a thread waits for at once; `experiments/gpu_kernels` has what more and fewer would do."""
 
 STEPS_INTERPRETED = 2
 """Steps of a group: few, so that short arrays have whole groups and a rest, and programs compile quickly."""
@@ -51,7 +51,7 @@ def gpu_scan(
       now: PyTree of `[*batch, seq_len, width]`.
       ahead: Pairs of a PyTree like `now`, of which the step sees the next step, and one like `start` that the last
         step sees.
-      constants: PyTree of float32 `[width]`.
+      constants: PyTree of float32 `[*batch, width]`.
       flags: Integers or bools `[*batch, seq_len]`; or None, and so is what the step gets.
       outputs: PyTree of dtypes: those of the outputs.
       reverse: From the last step to the first.
@@ -109,7 +109,7 @@ def gpu_scan(
             each(rows_spec, now),
             each(rows_spec, sequences),
             each(state_spec, ends),
-            each(pl.BlockSpec((blocks.channels,), lambda b, c: (c,)), constants),
+            each(state_spec, constants),
             each(pl.BlockSpec((None, seq_len), lambda b, c: (b, 0)), flags),
         ),
         out_specs=(each(rows_spec, outputs), each(state_spec, start)),
@@ -123,8 +123,7 @@ def gpu_scan(
     )(
         jax.tree.map(lambda z: z.reshape(batch, width), start),
         *jax.tree.map(lambda z: z.reshape(batch, seq_len, width), (now, sequences)),
-        jax.tree.map(lambda z: z.reshape(batch, width), ends),
-        constants,
+        *jax.tree.map(lambda z: z.reshape(batch, width), (ends, constants)),
         None if flags is None else flags.reshape(batch, seq_len),
     )
     out, last = jax.tree.map(lambda z: z.reshape(*leading, *z.shape[1:]), (out, last))
