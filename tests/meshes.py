@@ -31,13 +31,14 @@ def place(mesh: Mesh, arrays: Any, spec: P) -> Any:
 def over_mesh(scan: Callable[..., Any], shape: tuple[int, int, int]) -> Callable[..., Any]:
     """`sharded_linear_scan` with the signature of `linear_scan`: rows over `data`, channels filled up for `model`."""
 
-    def run(x, a, h0=None, reset=None, *, reverse=False, implementation=None):
+    def run(x, a, h0=None, reset=None, *, reverse=False, implementation=None, interpret=False):
         mesh = make_mesh(shape)
         leaf = jax.tree.leaves(x)[0]
         width, data = leaf.shape[-1], leaf.shape[0] % shape[0] == 0 and leaf.ndim > 2
         spec = P(*["data" if data else None, None][: leaf.ndim - 2], "sequence", "model")
         x, a, h0 = jax.tree.map(lambda z: _filled(z, shape[2]), (x, a, h0))
-        answer = scan(x, a, h0, reset, mesh=mesh, spec=spec, reverse=reverse, implementation=implementation)
+        how = {"reverse": reverse, "implementation": implementation, "interpret": interpret}
+        answer = scan(x, a, h0, reset, mesh=mesh, spec=spec, **how)
         return jax.tree.map(lambda z: z[..., :width], answer)
 
     return run

@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from griffin_kernels.causal_conv import causal_conv
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from griffin_eqx.block import SequenceLayout
@@ -49,19 +50,11 @@ class CausalConv1D(eqx.Module):
         Returns:
           `(y, history)`: the history after the chunk's last token, or None for None.
         """
-        seq_len, (conv_width, width) = x.shape[0], self.weight.shape
-        before = jnp.zeros((conv_width - 1, width), x.dtype) if history is None else history.astype(x.dtype)
-        extended = jnp.concatenate([before, x])
-        weight = self.weight.astype(x.dtype)
-        y = weight[:1] * x
-        for k in range(1, conv_width):
-            earlier = extended[conv_width - 1 - k : conv_width - 1 - k + seq_len]
-            y = y + jnp.where((layout.positions >= k)[:, None], weight[k : k + 1] * earlier, 0)
-        if self.bias is not None:
-            y = y + self.bias.astype(x.dtype)[None]
         if history is None:
-            return y, None
-        return y, self._next_history(extended, layout, history.dtype)
+            return causal_conv(x, self.weight, self.bias, layout.positions), None
+        before = history.astype(x.dtype)
+        y = causal_conv(x, self.weight, self.bias, layout.positions, before)
+        return y, self._next_history(jnp.concatenate([before, x]), layout, history.dtype)
 
     def _next_history(self, extended, layout, dtype):
         """The last inputs of the document that the chunk ends in: no padding, nothing of its predecessor."""

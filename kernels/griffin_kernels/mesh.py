@@ -14,6 +14,11 @@ def axes_of(entry: Any) -> tuple[str, ...]:
     return entry if isinstance(entry, tuple) else (entry,)
 
 
+def shards_of(mesh: Any, entry: Any) -> int:
+    """How many parts one entry of a spec cuts an axis into."""
+    return math.prod(mesh.shape[name] for name in axes_of(entry))
+
+
 def check_spec(
     function: str,
     mesh: Any,
@@ -54,7 +59,7 @@ def check_spec(
                     f"{function} got {spec}, and the mesh has no axis {mesh_axis!r}: its axes are "
                     f"{', '.join(map(repr, mesh.shape))}."
                 )
-        shards = math.prod(mesh.shape[mesh_axis] for mesh_axis in axes_of(entry))
+        shards = shards_of(mesh, entry)
         if axis not in uneven and size % shards:
             raise ValueError(
                 f"{function} splits axis {axis} of {name} over {shards} shards, and its size {size} is no multiple of "

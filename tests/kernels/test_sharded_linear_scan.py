@@ -348,17 +348,17 @@ def unchecked():
         (
             {"spec": P("sequence", "model")},
             "sharded_linear_scan needs a spec with one entry for each axis of x: got "
-            "PartitionSpec('sequence', 'model') for x of shape (4, 8, 6). Write None for an axis that is not split.",
+            "P('sequence', 'model') for x of shape (4, 8, 6). Write None for an axis that is not split.",
         ),
         (
             {"spec": P("data", "time", None)},
-            "sharded_linear_scan got PartitionSpec('data', 'time', None), and the mesh has no axis 'time': its axes "
+            "sharded_linear_scan got P('data', 'time', None), and the mesh has no axis 'time': its axes "
             "are 'data', 'sequence', 'model'.",
         ),
         (
             {"mesh": (1, 2, 4)},
             "sharded_linear_scan splits axis 2 of x over 4 shards, and its size 6 is no multiple of that: got "
-            "PartitionSpec('data', 'sequence', 'model') for x of shape (4, 8, 6). Pad the axis, or leave it whole with "
+            "P('data', 'sequence', 'model') for x of shape (4, 8, 6). Pad the axis, or leave it whole with "
             "None.",
         ),
         (
@@ -379,6 +379,4 @@ def test_wrong_arguments_are_refused(arguments, text):
         arguments["mesh"] = make_mesh(arguments["mesh"])
     with pytest.raises(ValueError) as caught:
         sharded_linear_scan(X, X, **arguments)
-    assert str(caught.value).replace("P(", "PartitionSpec(") == text.replace(
-        "PartitionSpec(", "PartitionSpec("
-    )
+    assert str(caught.value) == text

@@ -5,13 +5,15 @@ from functools import partial
 from .mutation import Mutant
 
 _conv = partial(Mutant, module="griffin_eqx.nn.conv", block="rg_lru")
+_window = partial(Mutant, module="griffin_kernels.causal_conv.api", block="rg_lru")
 
-_MASKED = "jnp.where((layout.positions >= k)[:, None], weight[k : k + 1] * earlier, 0)"
-_BEFORE = "if history is None else history.astype(x.dtype)"
+_MASKED = "jnp.where((positions >= k)[:, None], weight[k : k + 1] * earlier, 0)"
+_BEFORE = "before = history.astype(x.dtype)"
+_NEXT = "self._next_history(jnp.concatenate([before, x]), layout, history.dtype)"
 _RECENT = "jax.lax.dynamic_slice_in_dim(extended, layout.length, conv_history)"
 
 MUTANTS = (
-    _conv(
+    _window(
         name="conv-crosses-borders",
         law="packing",
         old=_MASKED,
@@ -19,27 +21,27 @@ MUTANTS = (
         traps=(7, 10, 11),
         why="positions restart and the state is reset, but the window still shows what stood to the left",
     ),
-    _conv(
+    _window(
         name="conv-crosses-borders-by-one",
         law="packing",
-        old="(layout.positions >= k)[:, None]",
-        new="(layout.positions >= k - 1)[:, None]",
+        old="(positions >= k)[:, None]",
+        new="(positions >= k - 1)[:, None]",
         traps=(10,),
         why="the mask of the window is one token too wide",
     ),
-    _conv(
+    _window(
         name="conv-history-crosses-borders",
         law="packing",
-        old="(layout.positions >= k)[:, None]",
-        new="((layout.positions >= k) | (jnp.arange(seq_len) < k))[:, None]",
+        old="(positions >= k)[:, None]",
+        new="((positions >= k) | (jnp.arange(seq_len) < k))[:, None]",
         traps=(8, 9),
         why="borders are masked within a chunk; what the cache holds is seen by whatever document comes next",
     ),
-    _conv(
+    _window(
         name="conv-single-token-sees-last-request",
         law="packing",
-        old="(layout.positions >= k)[:, None]",
-        new="((layout.positions >= k) | (seq_len == 1))[:, None]",
+        old="(positions >= k)[:, None]",
+        new="((positions >= k) | (seq_len == 1))[:, None]",
         traps=(14, 29),
         why="a prompt of one token finds the window of the request before it",
     ),
@@ -47,17 +49,17 @@ MUTANTS = (
         name="conv-zeroed-by-chunked-prefill",
         law="streaming",
         old=_BEFORE,
-        new="if history is None or seq_len > 1 else history.astype(x.dtype)",
+        new="before = (0 if x.shape[0] > 1 else 1) * history.astype(x.dtype)",
         traps=(6,),
         why="more than one token means prefill, and prefill begins with zeros",
     ),
     _conv(
         name="conv-takes-one-token-with-a-cache",
         law="streaming",
-        old="earlier = extended[conv_width - 1 - k : conv_width - 1 - k + seq_len]",
-        new="earlier = extended[conv_width - 1 - k :][: 1 if history is not None else seq_len]",
+        old="y = causal_conv(x, self",
+        new="y = causal_conv(jnp.broadcast_to(x[:1], x.shape), self",
         traps=(4,),
-        why="with a cache the window is taken for one token, and a chunk of several uses the first one's",
+        why="with a cache the chunk is taken for one token, and a chunk of several uses its first one's input",
     ),
     _conv(
         name="conv-history-keeps-padding",
@@ -85,7 +87,7 @@ MUTANTS = (
     _conv(
         name="conv-history-replaced-by-the-chunk",
         law="streaming",
-        old="self._next_history(extended, layout, history.dtype)",
+        old=_NEXT,
         new="self._next_history(jnp.concatenate([0 * before, x]), layout, history.dtype)",
         traps=(5,),
         why="a chunk shorter than the window throws away what was cached before it",
@@ -93,7 +95,7 @@ MUTANTS = (
     _conv(
         name="conv-history-written-after-the-conv",
         law="streaming",
-        old="self._next_history(extended, layout, history.dtype)",
+        old=_NEXT,
         new="self._next_history(jnp.concatenate([before, y]), layout, history.dtype)",
         traps=(22,),
         why="outputs instead of inputs go into the history",
@@ -125,10 +127,10 @@ MUTANTS = (
         name="conv-history-without-gradient",
         law="gradients",
         old=_BEFORE,
-        new="if history is None else jax.lax.stop_gradient(history).astype(x.dtype)",
+        new="before = jax.lax.stop_gradient(history).astype(x.dtype)",
         why="truncated back-propagation drops the convolution's share",
     ),
-    _conv(
+    _window(
         name="conv-sees-the-next-token",
         law="causal",
         old="y = weight[:1] * x",

@@ -16,6 +16,7 @@ from typing import Any
 import griffin_eqx
 from griffin_eqx.verify import SCAN_LAWS, ScoreBoard, check_block, verify_block, verify_scan
 from griffin_eqx.verify.scan_subject import ScanSubject
+from tests.meshes import over_mesh
 
 BLOCKS = {
     "rg_lru": "griffin_plugins.rg_lru:RGLRUBlock",
@@ -24,6 +25,7 @@ BLOCKS = {
     "global_mqa": "griffin_plugins.global_mqa:GlobalMQABlock",
 }
 SCAN = "griffin_kernels.linear_scan:linear_scan"
+SHARDED_SCAN = "griffin_kernels.linear_scan:sharded_linear_scan"
 
 _RELOADED = ("griffin_kernels", "griffin_plugins", "griffin_eqx.nn")
 # The kit hands its own Planar pairs to a scan, which must know them as such.
@@ -43,6 +45,7 @@ class Mutant:
       why: The real mistake that this is.
       block: The built-in block that is judged, when it is one.
       scan: The implementation of `linear_scan` that is judged, when it is one.
+      mesh: (data, sequence, model), where the scan is judged over a mesh.
       options: Of the block, where its defaults and the small ones of the kit do not show the mistake.
       traps: The rows of the list of real mistakes that it stands for.
     """
@@ -55,6 +58,7 @@ class Mutant:
     why: str
     block: str | None = None
     scan: str | None = None
+    mesh: tuple[int, int, int] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     traps: tuple[int, ...] = ()
 
@@ -82,8 +86,10 @@ class Mutant:
 
     def load(self) -> Any:
         """The class of the block, or the scan function, with the mistake in it."""
-        target = BLOCKS[self.block] if self.block else SCAN
-        return load(target, {self.module: (self.name, self.source())})
+        edited = {self.module: (self.name, self.source())}
+        if self.mesh:
+            return over_mesh(load(SHARDED_SCAN, edited), self.mesh)
+        return load(BLOCKS[self.block] if self.block else SCAN, edited)
 
     def verify(self, seed: int) -> ScoreBoard:
         """Holds the mutant to the laws that must catch it as `griffin verify` does, smallest case included."""

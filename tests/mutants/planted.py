@@ -1,6 +1,6 @@
 """All planted mistakes."""
 
-from . import attention, convolution, products, recurrence, scans
+from . import attention, convolution, products, recurrence, scans, sharded_scans
 from .mutation import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -9,4 +9,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *attention.MUTANTS,
     *products.MUTANTS,
     *scans.MUTANTS,
+    *sharded_scans.MUTANTS,
 )

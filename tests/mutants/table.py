@@ -109,6 +109,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     given = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", 8)
     compile_quickly()
     start = time.time()
     if given.what == "mutants":

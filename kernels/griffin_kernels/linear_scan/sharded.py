@@ -11,7 +11,6 @@ and gathers one pair again. The states that entered the shards are kept, so no s
 """
 
 import dataclasses
-import math
 from functools import partial
 from typing import Any
 
@@ -26,7 +25,7 @@ from griffin_kernels.linear_scan.api import check_arguments, linear_scan
 from griffin_kernels.linear_scan.fold import BACKWARD_FOLD, FORWARD_FOLD
 from griffin_kernels.linear_scan.implementations import BACKWARD, FORWARD
 from griffin_kernels.linear_scan.planar import Planar
-from griffin_kernels.mesh import axes_of, check_spec
+from griffin_kernels.mesh import axes_of, check_spec, shards_of
 
 
 def sharded_linear_scan(
@@ -79,7 +78,7 @@ def sharded_linear_scan(
     if h0 is not None:
         h0 = jax.tree.map(lambda z: z.astype(np.promote_types(leaf.dtype, jnp.float32)), h0)
     length = leaf.shape[-2]
-    missing = -length % _shards(mesh, spec)
+    missing = -length % shards_of(mesh, spec[-2])
     if missing:
         x, a, reset = _with_idle_steps(x, a, reset, missing)
     how = _How(mesh, spec, h0 is None, reverse, implementation, interpret)
@@ -101,10 +100,6 @@ def _with_idle_steps(x, a, reset, count):
     return x, a, None if reset is None else pad(reset, False, -1)
 
 
-def _shards(mesh, spec):
-    return math.prod(mesh.shape[name] for name in axes_of(spec[-2]))
-
-
 @dataclasses.dataclass(frozen=True)
 class _How:
     """All that is no array."""
@@ -119,7 +114,7 @@ class _How:
     @property
     def axes(self) -> tuple[str, ...]:
         """The mesh axes that the sequence is split over; empty where it is whole."""
-        return axes_of(self.spec[-2]) if _shards(self.mesh, self.spec) > 1 else ()
+        return axes_of(self.spec[-2]) if shards_of(self.mesh, self.spec[-2]) > 1 else ()
 
     @property
     def state(self) -> PartitionSpec:

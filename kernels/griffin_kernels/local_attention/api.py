@@ -6,12 +6,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from griffin_kernels.local_attention.xla import blockwise_attention, choose_block
+from griffin_kernels.operation import varying_alike
 
 
 def local_attention(
     q: Float[Array, "seq_len num_heads head_dim"],
-    k: Float[Array, "seq_len kv_heads head_dim"],
-    v: Float[Array, "seq_len kv_heads head_dim"],
+    k: Float[Array, "keys kv_heads head_dim"],
+    v: Float[Array, "keys kv_heads head_dim"],
     lookback: Int[Array, " seq_len"],
     *,
     window_size: int,
@@ -23,7 +24,7 @@ def local_attention(
 
     Args:
       q: Queries, rotated already. Head h reads key head `h // (num_heads // kv_heads)`.
-      k: Keys.
+      k: Keys: one for each query, and before them those of any number of earlier tokens.
       v: Values.
       lookback: How many earlier tokens each query sees, 0 to `window_size - 1`.
       window_size: Number of keys a token sees at most, itself included.
@@ -33,20 +34,25 @@ def local_attention(
       `promote_types(dtype, float32)`, with which `merge` joins results over further keys.
 
     Raises:
-      ValueError: If `num_heads` is no multiple of `kv_heads` or `window_size` is below 1.
+      ValueError: If `num_heads` is no multiple of `kv_heads`, `window_size` is below 1, or there are fewer
+        keys than queries.
 
     >>> q = jnp.zeros((2, 1, 4))
     >>> v = jnp.arange(8.0).reshape(2, 1, 4)
     >>> local_attention(q, q, v, jnp.arange(2), window_size=2)[0][:, 0, 0].tolist()
     [0.0, 2.0]
     """
-    _check_heads(q, k)
+    check_heads(q, k)
     if window_size < 1:
         raise ValueError(f"local_attention needs a window of at least the token itself: got {window_size=}.")
-    seq_len = q.shape[0]
+    seq_len, keys = q.shape[0], k.shape[0]
+    if keys < seq_len:
+        raise ValueError(f"local_attention needs a key for each query: got {keys} for {seq_len} queries.")
     if seq_len == 0:
         return q, jnp.zeros(q.shape[:2], np.promote_types(q.dtype, jnp.float32))
-    window_size = min(window_size, seq_len)
+    window_size = min(window_size, keys)
+    # Outside of the derivative rule, so that cotangents of what varies less are summed.
+    q, k, v, lookback = varying_alike(q, k, v, lookback)
     return blockwise_attention(q, k, v, lookback, window_size, choose_block(seq_len, window_size))
 
 
@@ -61,7 +67,7 @@ def cached_attention(
     Returns:
       `(out, lse)` as `local_attention`; where nothing is visible `out` is 0 and `lse` is -inf.
     """
-    _check_heads(q, k)
+    check_heads(q, k)
     seq_len, num_heads, head_dim = q.shape
     wide = np.promote_types(q.dtype, jnp.float32)
     grouped = q.reshape(seq_len, k.shape[1], -1, head_dim)
@@ -94,6 +100,7 @@ def merge(
     return (wide_1 + share * (wide_2 - wide_1)).astype(out_1.dtype)
 
 
-def _check_heads(q, k):
+def check_heads(q: Array, k: Array) -> None:
+    """Raises unless every key head is read by as many heads as the others."""
     if q.shape[1] % k.shape[1]:
         raise ValueError(f"num_heads must be a multiple of kv_heads: got {q.shape[1]} and {k.shape[1]}.")

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
+from griffin_kernels.operation import varying_alike
+
 # Below every finite score and still finite, so that differences of it are 0 and never NaN.
 _MASKED = -1e30
 
@@ -32,10 +34,12 @@ def choose_block(seq_len: int, window_size: int) -> int:
     return min(256, max(16, 1 << (quarter.bit_length() - 1)))
 
 
-def block_pairs(num_blocks: int, block: int, window_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The (query block, key block) pairs of the band, row by row."""
+def block_pairs(
+    num_blocks: int, block: int, window_size: int, earlier: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The (query block, key block) pairs of the band, row by row; `earlier` key blocks precede the queries' own."""
     reach = -(-(window_size - 1) // block)
-    pairs = [(i, j) for i in range(num_blocks) for j in range(max(0, i - reach), i + 1)]
+    pairs = [(i, j) for i in range(num_blocks) for j in range(max(0, i + earlier - reach), i + earlier + 1)]
     return np.array([i for i, _ in pairs], np.int32), np.array([j for _, j in pairs], np.int32)
 
 
@@ -53,21 +57,26 @@ def _from_rows(z, group, seq_len):
 
 
 def _blocks(q, k, v, lookback, block):
-    num_blocks = -(-q.shape[0] // block)
-    pad = num_blocks * block - q.shape[0]
-    q, k, v = (jnp.pad(z, ((0, pad), (0, 0), (0, 0))) for z in (q, k, v))
+    """Queries, keys, values and lookback in blocks, and how many key blocks precede the first query's."""
+    num_blocks, earlier = -(-q.shape[0] // block), k.shape[0] - q.shape[0]
+    pad, front = num_blocks * block - q.shape[0], -earlier % block
+    q = jnp.pad(q, ((0, pad), (0, 0), (0, 0)))
+    k, v = (jnp.pad(z, ((front, pad), (0, 0), (0, 0))) for z in (k, v))
+    if front:  # which no query sees
+        lookback = jnp.minimum(lookback, earlier + jnp.arange(lookback.shape[0], dtype=lookback.dtype))
     lookback = jnp.pad(lookback, (0, pad)).reshape(num_blocks, block)
-    kv_heads = k.shape[1]
-    return _to_rows(q, num_blocks, kv_heads), *(_to_rows(z, num_blocks, kv_heads) for z in (k, v)), lookback
+    kv_heads, ahead = k.shape[1], (earlier + front) // block
+    keys = (_to_rows(z, ahead + num_blocks, kv_heads) for z in (k, v))
+    return _to_rows(q, num_blocks, kv_heads), *keys, lookback, ahead
 
 
-def _scores(q_i, k_j, i, j, lookback_i):
+def _scores(q_i, k_j, blocks_back, lookback_i):
     """Scaled scores of one pair of blocks in float32 and which of them are visible."""
     block, rows = k_j.shape[1], q_i.shape[1]
     score = jnp.einsum(
         "krd,kjd->krj", q_i, k_j, preferred_element_type=np.promote_types(q_i.dtype, jnp.float32)
     )
-    back = (i - j) * block + jnp.arange(block)[:, None] - jnp.arange(block)[None, :]
+    back = blocks_back * block + jnp.arange(block)[:, None] - jnp.arange(block)[None, :]
     visible = (back >= 0) & (back <= lookback_i[:, None])
     visible = jnp.broadcast_to(visible[:, None, :], (block, rows // block, block)).reshape(1, rows, block)
     return score * q_i.shape[2] ** -0.5, visible
@@ -78,13 +87,13 @@ def blockwise_attention(q, k, v, lookback, window_size, block):
     """`(out, lse)` of the attention; see `local_attention` for shapes and meaning."""
     seq_len, heads, _ = q.shape
     group = heads // k.shape[1]
-    q_b, k_b, v_b, lookback_b = _blocks(q, k, v, lookback, block)
+    q_b, k_b, v_b, lookback_b, ahead = _blocks(q, k, v, lookback, block)
     wide = np.promote_types(q.dtype, jnp.float32)
 
     def step(carry, pair):
         out, top, total = carry
         i, j = pair
-        score, visible = _scores(q_b[i], k_b[j], i, j, lookback_b[i])
+        score, visible = _scores(q_b[i], k_b[j], i + ahead - j, lookback_b[i])
         score = jnp.where(visible, score, _MASKED)
         new_top = jnp.maximum(top[i], score.max(-1))
         weight = jnp.where(visible, jnp.exp(score - new_top[..., None]), 0)
@@ -99,7 +108,8 @@ def blockwise_attention(q, k, v, lookback, window_size, block):
         jnp.full(q_b.shape[:3], _MASKED, wide),
         jnp.zeros(q_b.shape[:3], wide),
     )
-    (out, top, total), _ = jax.lax.scan(step, start, block_pairs(q_b.shape[0], block, window_size))
+    start, _ = varying_alike(start, q_b)
+    (out, top, total), _ = jax.lax.scan(step, start, block_pairs(q_b.shape[0], block, window_size, ahead))
     out = _from_rows((out / total[..., None]).astype(q.dtype), group, seq_len)
     return out, _from_rows((top + jnp.log(total))[..., None], group, seq_len)[..., 0]
 
@@ -117,7 +127,7 @@ def _backward(window_size, block, residuals, cotangents):
     dout, dlse = cotangents
     seq_len, heads, head_dim = q.shape
     kv_heads = k.shape[1]
-    q_b, k_b, v_b, lookback_b = _blocks(q, k, v, lookback, block)
+    q_b, k_b, v_b, lookback_b, ahead = _blocks(q, k, v, lookback, block)
     num_blocks = q_b.shape[0]
     pad = ((0, num_blocks * block - seq_len), (0, 0), (0, 0))
     # Softmax: dscore = weight * (dweight - sum(dout * out)); a cotangent of lse adds weight * dlse.
@@ -131,7 +141,7 @@ def _backward(window_size, block, residuals, cotangents):
     def step(carry, pair):
         dq, dk, dv = carry
         i, j = pair
-        score, visible = _scores(q_b[i], k_b[j], i, j, lookback_b[i])
+        score, visible = _scores(q_b[i], k_b[j], i + ahead - j, lookback_b[i])
         weight = jnp.where(visible, jnp.exp(score - lse_b[i]), 0)
         dweight = jnp.einsum("krd,kjd->krj", dout_b[i], v_b[j], preferred_element_type=wide)
         dscore = jnp.where(visible, weight * (dweight - pull_b[i]), 0) * scale
@@ -143,9 +153,11 @@ def _backward(window_size, block, residuals, cotangents):
         return (dq, dk, dv), None
 
     zeros = tuple(jnp.zeros(z.shape, wide) for z in (q_b, k_b, v_b))
-    (dq, dk, dv), _ = jax.lax.scan(step, zeros, block_pairs(num_blocks, block, window_size))
+    zeros, _ = varying_alike(zeros, q_b)
+    (dq, dk, dv), _ = jax.lax.scan(step, zeros, block_pairs(num_blocks, block, window_size, ahead))
     dq = _from_rows(dq, heads // kv_heads, seq_len)
-    dk, dv = (_from_rows(z, 1, seq_len) for z in (dk, dv))
+    front = -(k.shape[0] - seq_len) % block
+    dk, dv = (_from_rows(z, 1, None)[front : front + k.shape[0]] for z in (dk, dv))
     return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None
 
 
