@@ -23,6 +23,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from griffin_kernels.operation import array_like
+
 LOADS = 48
 """That a thread waits for at once; `experiments/gpu_kernels` has what more and fewer would do."""
 
@@ -114,8 +116,8 @@ def gpu_scan(
         ),
         out_specs=(each(rows_spec, outputs), each(state_spec, start)),
         out_shape=(
-            jax.tree.map(lambda dtype: jax.ShapeDtypeStruct((batch, seq_len, width), dtype), outputs),
-            jax.tree.map(lambda z: jax.ShapeDtypeStruct((batch, width), z.dtype), start),
+            jax.tree.map(lambda dtype: array_like(start, (batch, seq_len, width), dtype), outputs),
+            jax.tree.map(lambda z: array_like(start, (batch, width), z.dtype), start),
         ),
         compiler_params=plgpu.CompilerParams(num_warps=blocks.warps, num_stages=1),
         name=name,

@@ -63,6 +63,12 @@ def varying_alike(*trees: Any) -> Any:
     return jax.tree.map(alike, trees)
 
 
+def array_like(like: Any, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    """An output of a `pallas_call` that varies over the mesh axes that the leaves of `like` vary over."""
+    varying = jax.typeof(jax.tree.leaves(like)[0]).manual_axis_type
+    return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=varying)
+
+
 class Operation:
     """A function of arrays `[*batch, ...]` that `jax.vmap` gives one more leading batch axis.
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from griffin_kernels.operation import array_like
 from griffin_kernels.tpu_tiles import LANES, STEPS, from_tiles, load_pair, store_pair, to_tiles
 
 VMEM_BYTES = 14 * 2**20
@@ -179,8 +180,8 @@ def _whole_tiles(step, start, now, ahead, constants, flags, outputs, reverse, co
         ),
         out_specs=(each(block_spec, outputs), each(state_spec, start)),
         out_shape=(
-            jax.tree.map(lambda dtype: jax.ShapeDtypeStruct(rows, dtype), outputs),
-            jax.tree.map(lambda z: jax.ShapeDtypeStruct(z.shape, z.dtype), start),
+            jax.tree.map(lambda dtype: array_like(start, rows, dtype), outputs),
+            jax.tree.map(lambda z: array_like(start, z.shape, z.dtype), start),
         ),
         scratch_shapes=jax.tree.map(lambda _: pltpu.VMEM((plan.groups, LANES), jnp.float32), (start, ends)),
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")),

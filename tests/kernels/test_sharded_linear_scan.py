@@ -266,6 +266,35 @@ def test_the_scan_of_one_device_runs_in_a_checked_shard_map(implementation, kind
     assert_close(gradients[1], gradients[0], "gradients by (x, a, h0)", tol=tolerance(np.float32, SEQ_LEN))
 
 
+@pytest.mark.parametrize(("implementation", "platform"), [("pallas_tpu", "tpu"), ("pallas_gpu", "cuda")])
+def test_kernels_are_lowered_in_a_checked_shard_map(implementation, platform):
+    # Lowered only: the interpreters cannot be checked, for they keep arrays of their own.
+    scan: Any = partial(linear_scan, implementation=implementation)
+    run = jax.shard_map(
+        lambda x: scan(x, x)[0], mesh=make_mesh((8, 1, 1)), in_specs=P("data"), out_specs=P("data")
+    )
+    gradient = jax.jit(jax.grad(lambda x: run(x).sum())).trace(jnp.ones((8, 16, 128)))
+    assert gradient.lower(lowering_platforms=(platform,)).as_text().count("custom_call") >= 2
+
+
+@pytest.mark.parametrize("implementation", list(FORWARD.implementations))
+def test_every_implementation_runs_over_a_mesh(implementation):
+    x, a, h0, reset, dh, dh_last = Kind((1, 1, 1)).given(*Kind((1, 1, 1)).arrays(1))
+
+    def both(scan):
+        @jax.jit
+        def run(x, a, h0):
+            out, pull = jax.vjp(lambda x, a, h0: scan(x, a, h0, reset), x, a, h0)
+            return out, pull((dh, dh_last))
+
+        return run(x, a, h0)
+
+    how: Any = {"implementation": implementation, "interpret": True}
+    got = both(partial(sharded_linear_scan, mesh=make_mesh((1, 2, 1)), spec=SPEC, **how))
+    for name, one, other in zip(("(h, h_last)", "cotangents"), got, both(linear_scan), strict=True):
+        assert_close(one, other, name, tol=tolerance(np.float32, SEQ_LEN))
+
+
 def test_every_implementation_folds():
     assert FORWARD_FOLD.implementations.keys() == FORWARD.implementations.keys()
     assert BACKWARD_FOLD.implementations.keys() == BACKWARD.implementations.keys()

@@ -29,7 +29,7 @@ MUTANTS = (
     ),
     _fold(
         name="sharded-adjoint-fold-without-resets",
-        law=("adjoint", "resets"),
+        law="resets",
         old="return c if reset_t is None else",
         new="return c if True else",
         why="a shard that holds a border hands back what belongs to the document behind it",
