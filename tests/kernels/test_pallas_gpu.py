@@ -4,7 +4,6 @@ The laws of scans hold them at a width of 3, in `test_linear_scan.py`. The inter
 an array, so the mask is looked at by itself.
 """
 
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -98,13 +97,13 @@ def test_a_mask_leaves_the_channels_of_the_array_and_no_others(width, dtype):
     assert written.tolist() == [True] * width + [False] * (blocks.count * blocks.channels - width)
 
 
-def on_a_gpu():
-    """What newer JAX must be told to lower a Triton kernel without a GPU; older JAX takes one for granted."""
+def gpu_mesh():
+    """One GPU that need not be there. Newer JAX must be told which, to lower Triton; older JAX takes it for granted."""
     device = getattr(jax.sharding, "AbstractDevice", None)
-    if device is None:
-        return nullcontext()
-    hopper = device(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
-    return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ("gpu",), abstract_device=hopper))
+    which = {}
+    if device is not None:
+        which["abstract_device"] = device(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
+    return jax.sharding.AbstractMesh((1,), ("gpu",), axis_types=(jax.sharding.AxisType.Auto,), **which)
 
 
 TRITON = "__gpu$xla.gpu.triton"
@@ -113,7 +112,7 @@ TRITON = "__gpu$xla.gpu.triton"
 def lowered(function, *arguments) -> str:
     """The program for an NVIDIA GPU."""
     unstable = [jax.export.DisabledSafetyCheck.custom_call(TRITON)]
-    with on_a_gpu():
+    with jax.sharding.use_abstract_mesh(gpu_mesh()):
         exported = jax.export.export(jax.jit(function), platforms=["cuda"], disabled_checks=unstable)(
             *arguments
         )
@@ -148,6 +147,13 @@ def test_a_row_of_a_model_is_one_kernel_under_vmap():
     assert (
         lowered(jax.vmap(gradient), row, row, state, row, state, reset).count(f"custom_call @{TRITON}") == 2
     )
+
+
+def test_inside_a_checked_shard_map_the_kernels_are_the_same():
+    row, state, reset = shapes((4, 256, 640), jnp.bfloat16)
+    spec = jax.sharding.PartitionSpec("gpu")
+    mapped = jax.shard_map(gradient, mesh=gpu_mesh(), in_specs=spec, out_specs=spec)
+    assert lowered(mapped, row, row, state, row, state, reset).count(f"custom_call @{TRITON}") == 2
 
 
 def test_float16_and_more_than_4_gib_are_lowered():
