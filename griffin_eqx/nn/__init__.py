@@ -1,10 +1,11 @@
 """Layers that blocks and the model share. Each computes in the dtype of its input."""
 
+from griffin_kernels.gating import bounded_sqrt as bounded_sqrt
+from griffin_kernels.gating import input_multiplier as input_multiplier
+from griffin_kernels.gating import log_decay as log_decay
+
 from griffin_eqx.nn.conv import CausalConv1D as CausalConv1D
 from griffin_eqx.nn.embedding import Embedding as Embedding
-from griffin_eqx.nn.gating import bounded_sqrt as bounded_sqrt
-from griffin_eqx.nn.gating import input_multiplier as input_multiplier
-from griffin_eqx.nn.gating import log_decay as log_decay
 from griffin_eqx.nn.init import normal as normal
 from griffin_eqx.nn.linear import BlockDiagonalLinear as BlockDiagonalLinear
 from griffin_eqx.nn.linear import Linear as Linear

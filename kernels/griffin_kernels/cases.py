@@ -35,8 +35,10 @@ class Case:
 
 def _all() -> Iterator[Case]:
     from griffin_kernels.linear_scan import arg_specs as linear_scan
+    from griffin_kernels.rg_lru import arg_specs as rg_lru
 
     yield from linear_scan.CASES
+    yield from rg_lru.CASES
 
 
 CASES: dict[str, Case] = {case.name: case for case in _all()}

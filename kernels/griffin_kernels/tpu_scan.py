@@ -74,7 +74,7 @@ def tpu_scan(
       now: PyTree of `[*batch, seq_len, width]`, float32 or bfloat16.
       idle: As `now`, but of numbers: a step with these inputs and flag 0 leaves the state as it is.
       ahead: What the step sees of the next step.
-      constants: PyTree of float32 `[width]`.
+      constants: PyTree of float32 `[*batch, width]`.
       flags: Int32 `[*batch, seq_len]` or None, and so is what the step gets.
       outputs: PyTree of dtypes: those of the outputs.
       reverse: From the last step to the first.
@@ -111,7 +111,7 @@ def tpu_scan(
         tuple(
             _map_ahead(lambda z, end: fill(z, end.reshape(batch, 1, width)), widen, entry) for entry in ahead
         ),
-        jax.tree.map(lambda z: jnp.pad(z, (0, more_channels)), constants),
+        jax.tree.map(widen, constants),
         flags,
         outputs,
         reverse,
@@ -139,21 +139,17 @@ def _whole_tiles(step, start, now, ahead, constants, flags, outputs, reverse, co
     def state(z):
         return z.reshape(batch, plan.channel_blocks, plan.groups, LANES)
 
-    def constant(z):
-        return z.reshape(plan.channel_blocks, plan.groups, LANES)
-
     if flags is not None:
         filler = plan.time_blocks * plan.tiles * STEPS - seq_len
         flags = jnp.pad(flags, ((0, 0), (0, filler))).reshape(batch, plan.time_blocks, 1, -1)
     start, ends, constants = (
         jax.tree.map(state, start),
         jax.tree.map(state, ends),
-        jax.tree.map(constant, constants),
+        jax.tree.map(state, constants),
     )
     now, sequences = jax.tree.map(to_tiles, (now, sequences))
 
     state_spec = pl.BlockSpec((1, 1, plan.groups, LANES), lambda b, c, t: (b, c, 0, 0))
-    constant_spec = pl.BlockSpec((1, plan.groups, LANES), lambda b, c, t: (c, 0, 0))
     block = (1, plan.tiles, plan.groups * STEPS, LANES)
     block_spec = pl.BlockSpec(block, lambda b, c, t: (b, plan.time_block(t), c, 0))
     edge_spec = pl.BlockSpec((1, 1, *block[2:]), lambda b, c, t: (b, plan.tile_ahead(t), c, 0))
@@ -175,7 +171,7 @@ def _whole_tiles(step, start, now, ahead, constants, flags, outputs, reverse, co
             each(block_spec, sequences),
             each(edge_spec, sequences),
             each(state_spec, ends),
-            each(constant_spec, constants),
+            each(state_spec, constants),
             each(flag_spec, flags),
         ),
         out_specs=(each(block_spec, outputs), each(state_spec, start)),
@@ -290,7 +286,7 @@ def _kernel(
                 _Tile(sequences, following, cut, packed),
                 _Tile(out, tile, cut, packed),
                 _read(beyond, pl.ds(*cut)),
-                jax.tree.map(lambda ref: ref[0, pl.ds(*cut), :], constants),  # noqa: B023
+                jax.tree.map(lambda ref: ref[0, 0, pl.ds(*cut), :], constants),  # noqa: B023
             )
             for cut in plan.chunks
         ]

@@ -7,11 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from griffin_kernels.linear_scan import linear_scan
+from griffin_kernels.rg_lru import rg_lru_scan
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from griffin_eqx.block import AbstractBlock, CacheGrowth, Dims, OptionError, SequenceLayout, resolve_layout
-from griffin_eqx.nn import BlockDiagonalLinear, CausalConv1D, Linear, input_multiplier, log_decay
+from griffin_eqx.nn import BlockDiagonalLinear, CausalConv1D, Linear, log_decay
 from griffin_eqx.taps import tap
 
 
@@ -144,19 +144,22 @@ class RGLRUBlock(AbstractBlock):
             # Huge values would overflow in the gated branch and turn its zero gradients into NaN.
             x = jnp.where(layout.valid[:, None], x, 0)
         u, conv = self.conv(self.into_lru(x), layout, None if cache is None else cache.conv)
-        recurrence_gate = tap("recurrence_gate", jax.nn.sigmoid(self.recurrence_gate(u)))
-        input_gate = tap("input_gate", jax.nn.sigmoid(self.input_gate(u)))
-        log_a = tap("log_a", log_decay(recurrence_gate, self.a_param, self.c))
-        valid, reset = layout.valid[:, None], layout.reset[:, None]
-        gated = jnp.where(reset, 1, input_multiplier(log_a)) * input_gate * u.astype(log_a.dtype)
-        # Padding leaves the state alone: decay 1, input 0.
-        a = jnp.where(valid, jnp.exp(log_a), 1)
+        recurrence_gate, input_gate = self.recurrence_gate(u), self.input_gate(u)
+        self._tap_gates(recurrence_gate, input_gate)
         h0 = None if cache is None else cache.h
-        states: Any = linear_scan(jnp.where(valid, gated, 0), a, h0, layout.reset)
-        h, h_last = states
+        valid = layout.valid if padded else None
+        h, h_last = rg_lru_scan(
+            u, recurrence_gate, input_gate, self.a_param, h0, layout.reset, valid, c=self.c
+        )
         h = tap("h", h)
-        y = self.out(h.astype(x.dtype) * jax.nn.gelu(self.into_gate(x), approximate=True))
+        y = self.out(h * jax.nn.gelu(self.into_gate(x), approximate=True))
         return y, None if conv is None else RecurrentCache(conv, h_last)
+
+    def _tap_gates(self, recurrence_gate, input_gate):
+        """Names what the kernel computes inside; it costs nothing where nobody asks."""
+        r = tap("recurrence_gate", jax.nn.sigmoid(recurrence_gate))
+        tap("input_gate", jax.nn.sigmoid(input_gate))
+        tap("log_a", log_decay(r, self.a_param, self.c))
 
     def init_cache(self, max_seq_len: int, dtype: Any) -> RecurrentCache:
         """An empty cache; its size does not depend on `max_seq_len`."""

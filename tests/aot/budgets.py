@@ -12,8 +12,10 @@ ONLY_ON = {
     # The same kernels as without: what `jax.vmap` adds for one generation or dtype, it adds for all.
     "linear_scan[vmap]": _TWO,
     "linear_scan[reverse]": _TWO,
+    "rg_lru[vmap]": _TWO,
     # Seconds each, most of them for the product.
     "context": _TWO,
+    "context[rg_lru]": _TWO,
 }
 """Kernels that are not compiled for every generation and dtype."""
 
@@ -39,6 +41,9 @@ BUNDLES = {
     ("linear_scan[reset]", "forward"): 80,
     ("linear_scan[complex]", "forward"): 105,
     ("linear_scan[complex]", "backward"): 185,
+    ("rg_lru", "forward"): 240,
+    ("rg_lru[vmap]", "forward"): 255,
+    ("rg_lru", "backward"): 440,
 }
 """Bundles of a turn of the innermost loop (8 steps of 2,560 channels), by kernel (or its family) and direction."""
 

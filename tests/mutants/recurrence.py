@@ -5,66 +5,69 @@ from functools import partial
 from .mutation import Mutant
 
 _real = partial(Mutant, module="griffin_plugins.rg_lru", block="rg_lru")
+_unit = partial(Mutant, module="griffin_kernels.rg_lru.xla", block="rg_lru")
 _complex = partial(Mutant, module="griffin_plugins.cg_lru", block="cg_lru")
 
-_SCAN = "linear_scan(jnp.where(valid, gated, 0), a, h0, layout.reset)"
+_RESET = "h0, layout.reset, valid"
 _H0 = "h0 = None if cache is None else cache.h"
-_DECAY = "a = jnp.where(valid, jnp.exp(log_a), 1)"
-_OUT = "self.out(h.astype(x.dtype) * jax.nn.gelu(self.into_gate(x), approximate=True))"
+_DECAY = "input_gate * x.astype(wide), jnp.exp(log_a)"
+_OUT = "self.out(h * jax.nn.gelu(self.into_gate(x), approximate=True))"
+_BITS = "7 if x.dtype == jnp.bfloat16 else 23"
 _COMPLEX_H0 = "h0 = None if cache is None else Planar(cache.h_re, cache.h_im)"
 
 MUTANTS = (
     _real(
         name="state-never-reset",
         law="packing",
-        old=_SCAN,
-        new="linear_scan(jnp.where(valid, gated, 0), a, h0, None)",
+        old=_RESET,
+        new="h0, None, valid",
         traps=(11,),
         why="document borders are used to find padding and for nothing else",
     ),
     _real(
         name="state-reset-one-token-late",
         law="packing",
-        old=_SCAN,
-        new="linear_scan(jnp.where(valid, gated, 0), a, h0, layout.valid & (layout.positions == 1))",
+        old=_RESET,
+        new="h0, layout.valid & (layout.positions == 1), valid",
         why="the state is dropped behind the first token and not in front of it",
     ),
     _real(
         name="state-reset-softly",
         law="packing",
-        old=_SCAN,
-        new="linear_scan(jnp.where(valid, gated, 0), jnp.where(reset, 1.4e-11, a), h0, None)",
+        module="griffin_kernels.linear_scan.xla",
+        old="jnp.where(starts, 0, z)",
+        new="jnp.where(starts, 1.4e-11 * z, z)",
         traps=(12,),
         why="a decay of exp(-25) at the border instead of none at all",
     ),
     _real(
         name="state-not-reset-by-a-chunk-that-starts-a-document",
         law="packing",
-        old=_SCAN,
-        new="linear_scan(jnp.where(valid, gated, 0), a, h0, layout.reset & (jnp.arange(x.shape[0]) > 0))",
+        old=_RESET,
+        new="h0, layout.reset & (jnp.arange(x.shape[0]) > 0), valid",
         traps=(9,),
         why="borders count within a chunk; a live cache is taken over by the next document",
     ),
     _real(
         name="state-not-reset-by-a-single-token",
         law="packing",
-        old=_SCAN,
-        new="linear_scan(jnp.where(valid, gated, 0), a, h0, layout.reset if x.shape[0] > 1 else None)",
+        old=_RESET,
+        new="h0, layout.reset if x.shape[0] > 1 else None, valid",
         traps=(29,),
         why="one token goes a path of its own, which tests of longer chunks never reach",
     ),
-    _real(
+    _unit(
         name="state-decays-on-padding",
         law="streaming",
-        old=_DECAY,
-        new="a = jnp.exp(log_a)",
+        old="jnp.where(valid[..., None], a, 1)",
+        new="a",
         traps=(31,),
         why="padding adds nothing to the state and still shrinks it",
     ),
-    _real(
+    _unit(
         name="padding-enters-the-state",
         law="streaming",
-        old="jnp.where(valid, gated, 0)",
+        old="jnp.where(valid[..., None], gated, 0)",
         new="gated",
         why="a bias turns padding of zeros into an input",
     ),
@@ -90,50 +93,48 @@ MUTANTS = (
         new="h0 = None if cache is None else jax.lax.stop_gradient(cache.h)",
         why="h0 gets no gradient, and back-propagation through chunks is truncated unasked",
     ),
-    _real(
+    _unit(
         name="multiplier-of-a-first-token-in-every-chunk",
         law="streaming",
-        old="jnp.where(reset, 1, input_multiplier(log_a)) * input_gate * u",
-        new="jnp.where(reset | (jnp.arange(x.shape[0]) == 0)[:, None], 1, input_multiplier(log_a)) * input_gate * u",
+        old="jnp.where(reset[..., None], 1, multiplier)",
+        new="jnp.where((reset | (jnp.arange(x.shape[-2]) == 0))[..., None], 1, multiplier)",
         why="the first token of a chunk is taken for the first of a document",
     ),
-    _real(
+    _unit(
         name="decay-in-bfloat16",
         law="precision",
         old=_DECAY,
-        new="a = jnp.where(valid, jnp.exp(log_a).astype(x.dtype).astype(log_a.dtype), 1)",
+        new=_DECAY.replace("jnp.exp(log_a)", f"jax.lax.reduce_precision(jnp.exp(log_a), 8, {_BITS})"),
         traps=(18,),
         why="near 1 a bfloat16 decay is off by many of its own half-lives; a float32 state does not help",
     ),
-    _real(
+    _unit(
         name="gates-in-bfloat16",
         law="precision",
-        module="griffin_eqx.nn.linear",
-        old="wide = np.promote_types(x.dtype, jnp.float32)",
-        new="wide = x.dtype",
+        old="reset, valid, c, h0.dtype)",
+        new="reset, valid, c, x.dtype)",
         traps=(18,),
         why="gates, softplus and exp run in the dtype of the computation",
     ),
-    _real(
+    _unit(
         name="multiplier-by-subtraction-in-bfloat16",
         law="precision",
-        old="input_multiplier(log_a)) * input_gate * u",
-        new="jnp.sqrt(1 - jax.lax.reduce_precision(jnp.exp(2 * log_a), 8, 7 if x.dtype == jnp.bfloat16 else 23)))"
-        " * input_gate * u",
+        old="multiplier = input_multiplier(log_a)",
+        new=f"multiplier = jnp.sqrt(1 - jax.lax.reduce_precision(jnp.exp(2 * log_a), 8, {_BITS}))",
         traps=(18,),
         why="1 - a**2 cancels where a is close to 1: it is 0 or a few units of bfloat16",
     ),
     _real(
         name="multiplier-of-a-first-token-without-layout",
         law="transforms",
-        old="layout.reset[:, None]",
-        new="layout.reset[:, None] & padded",
+        old=_RESET,
+        new="h0, layout.reset & padded, valid",
         why="no layout means one document from its start, which is not the same as none of its starts",
     ),
     _real(
         name="root-without-bound",
         law="gradients",
-        module="griffin_eqx.nn.gating",
+        module="griffin_kernels.gating",
         old="jax.lax.rsqrt(jnp.maximum(x, floor))",
         new="jax.lax.rsqrt(x)",
         traps=(19,),
@@ -142,7 +143,7 @@ MUTANTS = (
     _real(
         name="root-with-epsilon",
         law="gradients",
-        module="griffin_eqx.nn.gating",
+        module="griffin_kernels.gating",
         old="return jnp.sqrt(x)",
         new="return jnp.sqrt(x + 1e-6)",
         traps=(19,),
@@ -152,7 +153,8 @@ MUTANTS = (
         name="float32-out-of-the-block",
         law="precision",
         old=_OUT,
-        new="self.out(h * jax.nn.gelu(self.into_gate(x), approximate=True).astype(h.dtype))",
+        new="self.out(h.astype(self.a_param.dtype) * "
+        "jax.nn.gelu(self.into_gate(x), approximate=True).astype(self.a_param.dtype))",
         why="the wide state widens everything behind it",
     ),
     _real(
@@ -166,7 +168,7 @@ MUTANTS = (
         name="statistics-over-time",
         law="causal",
         old=_OUT,
-        new="self.out(h.astype(x.dtype) * jax.nn.gelu(self.into_gate(x - x.mean(0, keepdims=True)), approximate=True))",
+        new="self.out(h * jax.nn.gelu(self.into_gate(x - x.mean(0, keepdims=True)), approximate=True))",
         why="a normalisation takes the axis of time for that of channels",
     ),
     _real(

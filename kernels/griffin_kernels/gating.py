@@ -9,16 +9,16 @@ MAX_SQRT_DERIVATIVE = 1000.0
 
 
 def log_decay(
-    gate: Float[Array, "seq_len channels"], a_param: Float[Array, " channels"], c: float
-) -> Float[Array, "seq_len channels"]:
+    gate: Float[Array, "*batch seq_len channels"], a_param: Float[Array, "*rows channels"], c: float
+) -> Float[Array, "*batch seq_len channels"]:
     """`log a_t = c * r_t * log(sigmoid(a_param))`, in nats per token, at most 0 (Griffin, equation 6).
 
     Args:
       gate: The recurrence gate r_t in [0, 1], float32 or wider.
-      a_param: The parameter Lambda of equation (3), `a = sigmoid(Lambda)`.
+      a_param: The parameter Lambda of equation (3), `a = sigmoid(Lambda)`; one for all rows, or one a row.
       c: The constant of equation (3), 8 in the paper.
     """
-    return c * gate * jax.nn.log_sigmoid(a_param.astype(gate.dtype))[None]
+    return c * gate * jax.nn.log_sigmoid(a_param.astype(gate.dtype))[..., None, :]
 
 
 @jax.custom_jvp

@@ -1,0 +1,35 @@
+"""The implementations by name, and which of them a platform runs when none is named."""
+
+from griffin_kernels.operation import Implementation, Operation
+from griffin_kernels.rg_lru import pallas_tpu, xla
+
+_PREFERRED = {"": ("xla",), "tpu": ("pallas_tpu", "xla")}
+
+
+def _kernel(run, platform, module):
+    return Implementation(run, (platform,), True, module.refuses, module.slower)
+
+
+FORWARD = Operation(
+    "rg_lru",
+    {"xla": Implementation(xla.forward), "pallas_tpu": _kernel(pallas_tpu.forward, "tpu", pallas_tpu)},
+    _PREFERRED,
+    outputs=lambda x, recurrence_gate, input_gate, a_param, h0, reset, valid: (x, h0),
+)
+"""`(x, recurrence_gate, input_gate, a_param, h0, reset, valid, *, c)` to `(h, h_last)`; a_param has one row a row."""
+
+BACKWARD = Operation(
+    "rg_lru_backward",
+    {"xla": Implementation(xla.backward), "pallas_tpu": _kernel(pallas_tpu.backward, "tpu", pallas_tpu)},
+    _PREFERRED,
+    outputs=lambda dh, dh_last, x, recurrence_gate, input_gate, a_param, h, h0, reset, valid: (
+        x,
+        recurrence_gate,
+        input_gate,
+        a_param,
+        h0,
+    ),
+)
+"""`(dh, dh_last, x, ..., a_param, h, h0, reset, valid, *, c)` to the cotangents of x, gates, a_param and h0."""
+
+IMPLEMENTATIONS: tuple[str, ...] = tuple(FORWARD.implementations)
