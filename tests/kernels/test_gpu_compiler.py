@@ -45,6 +45,6 @@ def test_a_gpu_kernel_needs_no_copies_spills_nothing_and_loads_far_ahead(gpu):
 
 def _good(record) -> bool:
     bits = 16 if record["dtype"] == "bfloat16" and "odd" in record["program"] else 32
-    # A few hundred bytes are where XLA lists a program's results; an array would be megabytes.
-    small = record["temporaries"] < 1024
+    # Flags and parameters as states take some; one array takes 84 or 168 MB.
+    small = record["temporaries"] < 2**20
     return small and record["spilled"] == 0 and record["bits"] == bits and record["loads"] >= 40

@@ -15,6 +15,7 @@ from griffin_kernels import gpu_scan
 from griffin_kernels.linear_scan import Planar, linear_scan
 from griffin_kernels.linear_scan.implementations import BACKWARD, FORWARD
 from griffin_kernels.linear_scan.oracle import linear_scan_oracle, linear_scan_vjp_oracle
+from griffin_kernels.rg_lru import rg_lru_scan
 from jax import ShapeDtypeStruct
 from jax.experimental import pallas as pl
 
@@ -154,6 +155,23 @@ def test_inside_a_checked_shard_map_the_kernels_are_the_same():
     spec = jax.sharding.PartitionSpec("gpu")
     mapped = jax.shard_map(gradient, mesh=gpu_mesh(), in_specs=spec, out_specs=spec)
     assert lowered(mapped, row, row, state, row, state, reset).count(f"custom_call @{TRITON}") == 2
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("shape", [(8, 2048, 2560), (3, 77, 129)])
+def test_the_fused_rg_lru_is_one_kernel_each_way(shape, dtype):
+    row, state, reset = shapes(shape, dtype)
+
+    def run(x, recurrence_gate, input_gate, a_param, h0, reset, valid, dh, dh_last):
+        def scan(x, recurrence_gate, input_gate, a_param, h0):
+            return rg_lru_scan(x, recurrence_gate, input_gate, a_param, h0, reset, valid)
+
+        out, pull = jax.vjp(scan, x, recurrence_gate, input_gate, a_param, h0)
+        return out, pull((dh, dh_last))
+
+    a_param = ShapeDtypeStruct(shape[-1:], jnp.float32)
+    text = lowered(run, row, row, row, a_param, state, reset, reset, row, state)
+    assert text.count(f"custom_call @{TRITON}") == 2
 
 
 def test_float16_and_more_than_4_gib_are_lowered():

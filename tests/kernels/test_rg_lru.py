@@ -121,6 +121,26 @@ def test_the_tpu_kernel_equals_the_loops(case):
     holds(case, "pallas_tpu")
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(9, resets=True, padding=True),
+        Case(8, width=65, gate_dtype="bfloat16"),
+        Case(9, width=66, resets=True, dtype="bfloat16", gate_dtype="bfloat16"),
+    ],
+    ids=str,
+)
+def test_the_gpu_kernel_equals_the_loops(case):
+    holds(case, "pallas_gpu")
+
+
+@pytest.mark.thorough
+@settings(max_examples=50)
+@given(case=cases)
+def test_the_gpu_kernel_equals_the_loops_in_every_case(case):
+    holds(case, "pallas_gpu")
+
+
 @pytest.mark.thorough
 @settings(max_examples=50)
 @given(case=cases)

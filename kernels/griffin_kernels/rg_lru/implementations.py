@@ -1,9 +1,9 @@
 """The implementations by name, and which of them a platform runs when none is named."""
 
 from griffin_kernels.operation import Implementation, Operation
-from griffin_kernels.rg_lru import pallas_tpu, xla
+from griffin_kernels.rg_lru import pallas_gpu, pallas_tpu, xla
 
-_PREFERRED = {"": ("xla",), "tpu": ("pallas_tpu", "xla")}
+_PREFERRED = {"": ("xla",), "tpu": ("pallas_tpu", "xla"), "cuda": ("pallas_gpu", "xla")}
 
 
 def _kernel(run, platform, module):
@@ -12,7 +12,11 @@ def _kernel(run, platform, module):
 
 FORWARD = Operation(
     "rg_lru",
-    {"xla": Implementation(xla.forward), "pallas_tpu": _kernel(pallas_tpu.forward, "tpu", pallas_tpu)},
+    {
+        "xla": Implementation(xla.forward),
+        "pallas_tpu": _kernel(pallas_tpu.forward, "tpu", pallas_tpu),
+        "pallas_gpu": _kernel(pallas_gpu.forward, "cuda", pallas_gpu),
+    },
     _PREFERRED,
     outputs=lambda x, recurrence_gate, input_gate, a_param, h0, reset, valid: (x, h0),
 )
@@ -20,7 +24,11 @@ FORWARD = Operation(
 
 BACKWARD = Operation(
     "rg_lru_backward",
-    {"xla": Implementation(xla.backward), "pallas_tpu": _kernel(pallas_tpu.backward, "tpu", pallas_tpu)},
+    {
+        "xla": Implementation(xla.backward),
+        "pallas_tpu": _kernel(pallas_tpu.backward, "tpu", pallas_tpu),
+        "pallas_gpu": _kernel(pallas_gpu.backward, "cuda", pallas_gpu),
+    },
     _PREFERRED,
     outputs=lambda dh, dh_last, x, recurrence_gate, input_gate, a_param, h, h0, reset, valid: (
         x,
