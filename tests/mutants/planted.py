@@ -1,6 +1,6 @@
 """All planted mistakes."""
 
-from . import attention, convolution, products, recurrence, scans, sharded_scans
+from . import attention, convolution, products, recurrence, scans, sharded_scans, tpu_kernels
 from .mutation import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -10,4 +10,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *products.MUTANTS,
     *scans.MUTANTS,
     *sharded_scans.MUTANTS,
+    *tpu_kernels.MUTANTS,
 )
