@@ -10,7 +10,7 @@ import pytest
 from griffin_kernels import tpu_tiles
 from griffin_kernels.linear_scan import Planar, linear_scan, pallas_tpu
 from griffin_kernels.linear_scan.oracle import linear_scan_oracle, linear_scan_vjp_oracle
-from griffin_kernels.tpu_scan import Plan
+from griffin_kernels.tpu_scan import VMEM_BYTES, Plan
 from jax._src.pallas.mosaic.interpret import interpret_pallas_call  # The record of races has no public door.
 from jax.experimental.pallas import tpu as pltpu
 
@@ -105,7 +105,7 @@ def test_a_plan_covers_every_tile_and_channel_and_fits():
                     blocks = [plan.time_block(turn) for turn in range(plan.time_blocks)]
                     assert sorted(blocks) == list(range(plan.time_blocks))
                     assert (plan.time_blocks - 1) * plan.tiles < all_tiles <= plan.time_blocks * plan.tiles
-                    assert 2 * moved * plan.tiles * plan.groups * 8 * 128 <= 12 * 2**20
+                    assert 2 * moved * plan.tiles * plan.groups * 8 * 128 <= VMEM_BYTES
                     covered = [group for first, size in plan.chunks for group in range(first, first + size)]
                     assert covered == list(range(plan.groups))
 
