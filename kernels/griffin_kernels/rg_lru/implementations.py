@@ -20,7 +20,7 @@ FORWARD = Operation(
     _PREFERRED,
     outputs=lambda x, recurrence_gate, input_gate, a_param, h0, reset, valid: (x, h0),
 )
-"""`(x, recurrence_gate, input_gate, a_param, h0, reset, valid, *, c)` to `(h, h_last)`; a_param has one row a row."""
+"""`(x, recurrence_gate, input_gate, a_param, h0, reset, valid, *, c)` to `(h, h_last)`; a_param is shaped as h0."""
 
 BACKWARD = Operation(
     "rg_lru_backward",
