@@ -74,7 +74,6 @@ def test_naming_one_that_cannot_run_here_is_an_error(griffin):
     )
 
 
-@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs Matplotlib")
 def test_the_plot_is_drawn(griffin, tmp_path):
     answer = griffin(*SMALL, "--shape", "1,5,2", "--plot", "scan.svg")
     assert (answer.code, answer.err) == (0, "")
