@@ -266,7 +266,16 @@ def test_the_scan_of_one_device_runs_in_a_checked_shard_map(implementation, kind
     assert_close(gradients[1], gradients[0], "gradients by (x, a, h0)", tol=tolerance(np.float32, SEQ_LEN))
 
 
-@pytest.mark.parametrize(("implementation", "platform"), [("pallas_tpu", "tpu"), ("pallas_gpu", "cuda")])
+_NEEDS_A_GPU = pytest.mark.skipif(
+    jax.__version_info__ >= (0, 11),
+    reason="newer JAX lowers Triton without a GPU on an abstract mesh alone, which a mesh of CPU devices excludes",
+)
+
+
+@pytest.mark.parametrize(
+    ("implementation", "platform"),
+    [("pallas_tpu", "tpu"), pytest.param("pallas_gpu", "cuda", marks=_NEEDS_A_GPU)],
+)
 def test_kernels_are_lowered_in_a_checked_shard_map(implementation, platform):
     # Lowered only: the interpreters cannot be checked, for they keep arrays of their own.
     scan: Any = partial(linear_scan, implementation=implementation)
