@@ -128,6 +128,14 @@ class Operation:
         )
         return jax.tree.unflatten(jax.tree.structure(self._outputs(*arguments)), results)
 
+    def running_on(self, platform: str) -> tuple[str, ...]:
+        """The names of the implementations that a platform runs."""
+        return tuple(
+            name
+            for name, implementation in self.implementations.items()
+            if not implementation.platforms or platform in implementation.platforms
+        )
+
     def choose(self, platform: str, *arguments: Any, **options: Any) -> Choice:
         """The implementation that runs where none is named."""
         passed = []

@@ -3,7 +3,6 @@
 from functools import partial
 
 import jax.numpy as jnp
-import jaxtyping
 import pytest
 from griffin_kernels.linear_scan import IMPLEMENTATIONS, Planar, linear_scan
 
@@ -31,14 +30,6 @@ def test_every_implementation_is_held_to_the_laws():
 
 
 X = jnp.zeros((2, 7, 3))
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would answer first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

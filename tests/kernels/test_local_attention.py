@@ -4,7 +4,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from griffin_kernels.local_attention import cached_attention, local_attention, merge
@@ -194,14 +193,6 @@ def test_memory_and_program_do_not_grow_with_the_square_of_the_length(differenti
     assert len(list(equations(short.jaxpr))) == len(list(equations(long.jaxpr)))
     largest = max(out.aval.size for equation in equations(long.jaxpr) for out in equation.outvars)
     assert largest == 4096 * 2 * HEAD_DIM
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would answer first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -1,4 +1,4 @@
-"""The fused RG-LRU, plain and as a TPU kernel in the interpreter, against float64 loops: values and cotangents."""
+"""The fused RG-LRU, plain and as kernels in interpreters, against float64 loops: values and cotangents."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from griffin_kernels.rg_lru import IMPLEMENTATIONS, rg_lru_scan
@@ -194,6 +193,24 @@ def test_vmap_shares_a_param_and_sums_its_gradient():
     np.testing.assert_allclose(jax.grad(loss)(a_param), jax.grad(batched)(a_param), rtol=1e-5)
 
 
+def test_gradients_in_a_checked_shard_map_are_those_of_one_device():
+    x, r, i, a_param, *_ = Case(9).arrays()
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows, whole = jax.P("data"), jax.P()
+    mapped = jax.shard_map(
+        lambda x, r, i, a_param: rg_lru_scan(x, r, i, a_param)[0],
+        mesh=mesh,
+        in_specs=(rows, rows, rows, whole),
+        out_specs=rows,
+    )
+
+    def gradients(scan):
+        return jax.jit(jax.grad(lambda *z: (scan(*z) ** 2).sum(), (0, 1, 2, 3)))(x, r, i, a_param)
+
+    for got, want in zip(gradients(mapped), gradients(lambda *z: rg_lru_scan(*z)[0]), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
 def test_nothing_comes_out_of_nothing():
     h0 = jnp.ones((2, 3))
     empty = jnp.zeros((2, 0, 3))
@@ -207,14 +224,6 @@ def test_the_platform_of_the_lowering_chooses():
     exported = jax.export.export(jax.jit(rg_lru_scan), platforms=["tpu"])(x, x, x, x[0])
     assert "tpu_custom_call" in exported.mlir_module()
     assert FORWARD.choose("cpu", x, x, x, x[0], x[0], None, None, c=8.0).name == "xla"
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would answer first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

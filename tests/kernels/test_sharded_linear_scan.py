@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from griffin_kernels.linear_scan import Planar, linear_scan, sharded_linear_scan
@@ -369,14 +368,6 @@ def test_a_checkpoint_that_keeps_scans_does_not_communicate_again():
 # What is refused
 
 X = jnp.zeros((4, 8, 6))
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would answer first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from griffin_kernels.local_attention import local_attention, sharded_local_attention
@@ -157,14 +156,6 @@ def test_the_attention_of_one_device_runs_in_a_checked_shard_map(kv_heads, model
     )
     got, want = (jax.jit(lambda *qkv, f=f: jax.vjp(f, *qkv)[1]((dout, dlse)))(q, k, v) for f in (mapped, run))
     assert_close(got, want, "cotangents of (q, k, v)", tol=tolerance(np.float32, 12))
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would answer first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

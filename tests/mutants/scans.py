@@ -8,7 +8,7 @@ _adjoint = partial(Mutant, module="griffin_kernels.linear_scan.adjoint", scan="r
 _api = partial(Mutant, module="griffin_kernels.linear_scan.api", scan="xla")
 _loop = partial(Mutant, module="griffin_kernels.linear_scan.reference", scan="reference")
 _in_place = partial(Mutant, module="griffin_kernels.linear_scan.xla", scan="xla")
-_gpu = partial(Mutant, module="griffin_kernels.linear_scan.pallas_gpu", scan="pallas_gpu")
+_gpu = partial(Mutant, module="griffin_kernels.linear_scan.steps", scan="pallas_gpu")
 _gpu_loop = partial(Mutant, module="griffin_kernels.gpu_scan", scan="pallas_gpu")
 _tree = partial(Mutant, module="griffin_kernels.linear_scan.associative", scan="associative")
 
@@ -50,15 +50,15 @@ MUTANTS = (
     _adjoint(
         name="scan-adjoint-decays-one-early",
         law="adjoint",
-        old="late_a = shift(conj_a, ones, reverse=not reverse)",
+        old="late_a = shift(conj_a, unit_like(h0), reverse=not reverse)",
         new="late_a = conj_a",
         why="the adjoint runs with a[t] in place of a[t + 1]",
     ),
     _adjoint(
         name="scan-adjoint-shifted-the-other-way",
         law="adjoint",
-        old="late_a = shift(conj_a, ones, reverse=not reverse)",
-        new="late_a = shift(conj_a, ones, reverse=reverse)",
+        old="late_a = shift(conj_a, unit_like(h0), reverse=not reverse)",
+        new="late_a = shift(conj_a, unit_like(h0), reverse=reverse)",
         why="the adjoint runs with a[t - 1] in place of a[t + 1]",
     ),
     _adjoint(
@@ -92,8 +92,8 @@ MUTANTS = (
     _adjoint(
         name="scan-complex-unit-with-two-parts",
         law="adjoint",
-        old="ones = Planar(ones.re, jnp.zeros_like(ones.im))",
-        new="ones = Planar(ones.re, ones.im)",
+        old="unit_like(h0)",
+        new="jax.tree.map(jnp.ones_like, h0)",
         why="the unit of a complex product is taken to be 1 + i",
     ),
     _adjoint(
@@ -418,8 +418,8 @@ MUTANTS = (
     _gpu(
         name="scan-gpu-decay-of-a-reset-step",
         law="adjoint",
-        old="_unless(flag, g * _conj(entering[0]))",
-        new="g * _conj(entering[0])",
+        old="_unless(flag, g * _conj(entering))",
+        new="g * _conj(entering)",
         why="a decay that was not used gets a gradient",
     ),
     _gpu(

@@ -49,7 +49,7 @@ def correct(seeds: int) -> Iterator[tuple[str, list[ScoreBoard]]]:
         if FORWARD.implementations[name].interpretable:
             continue  # Interpreters are slow: the thorough tests hold them to the laws, with more cases.
         chosen: Any = name
-        scan = partial(linear_scan, implementation=chosen, interpret=True)
+        scan = partial(linear_scan, implementation=chosen)
         boards = [verify_scan(scan, complex=True, reverse=True, seed=seed) for seed in range(seeds)]
         yield _told(f"linear_scan, {name}", boards)
 

@@ -5,7 +5,8 @@ from functools import partial
 from .mutation import Mutant
 
 _walk = partial(Mutant, module="griffin_kernels.tpu_scan", scan="pallas_tpu")
-_step = partial(Mutant, module="griffin_kernels.linear_scan.pallas_tpu", scan="pallas_tpu")
+_kernel = partial(Mutant, module="griffin_kernels.linear_scan.pallas_tpu", scan="pallas_tpu")
+_step = partial(Mutant, module="griffin_kernels.linear_scan.steps", scan="pallas_tpu")
 
 MUTANTS = (
     _walk(
@@ -29,7 +30,7 @@ MUTANTS = (
         new="fill(z, 0)",
         why="behind the last step of an odd length stands filler, and not the state that was handed in",
     ),
-    _step(
+    _kernel(
         name="tpu-filler-decays-the-state",
         law="oracle",
         old="idle=(_number(x, 0), _number(x, 1))",
@@ -46,8 +47,8 @@ MUTANTS = (
     _step(
         name="tpu-adjoint-not-reset",
         law="resets",
-        old="return _unless(flag, _conj(a) * g), (g, _unless(flag, g * _conj(entering[0])))",
-        new="return _conj(a) * g, (g, _unless(flag, g * _conj(entering[0])))",
+        old="return _unless(flag, _conj(a) * g), (g, _unless(flag, g * _conj(entering)))",
+        new="return _conj(a) * g, (g, _unless(flag, g * _conj(entering)))",
         why="the backward kernel drops the decay's cotangent at a border and carries the state's over it",
     ),
 )

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from griffin_kernels.linear_scan.planar import Planar
+from griffin_kernels.linear_scan.planar import Planar, unit_like
 
 Scan = Callable[..., tuple]
 """`scan(x, a, h0, reset, *, reverse)`, all arrays in the accumulation dtype."""
@@ -36,10 +36,7 @@ def backward_of(scan: Scan) -> Callable[..., tuple]:
         # dL/dh_t collects from h_{t+1} through a_{t+1}, so the adjoint runs the other way with `a` one step
         # late; its own resets stand one step late as well. A unit decay hands dh_last to the last step.
         conj_a = _wide(a).conj() if isinstance(a, Planar) else _wide(a)
-        ones = jax.tree.map(jnp.ones_like, h0)
-        if isinstance(ones, Planar):
-            ones = Planar(ones.re, jnp.zeros_like(ones.im))
-        late_a = shift(conj_a, ones, reverse=not reverse)
+        late_a = shift(conj_a, unit_like(h0), reverse=not reverse)
         late_reset = None
         if reset is not None:
             first = jnp.zeros_like(reset[..., :1])

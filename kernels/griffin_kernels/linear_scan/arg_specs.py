@@ -12,11 +12,7 @@ from griffin_kernels.linear_scan.api import linear_scan
 from griffin_kernels.linear_scan.implementations import FORWARD
 from griffin_kernels.linear_scan.planar import Planar
 
-COMPARED = tuple(
-    name
-    for name, implementation in FORWARD.implementations.items()
-    if not implementation.platforms or "tpu" in implementation.platforms
-)
+COMPARED = FORWARD.running_on("tpu")
 """All that a TPU runs. `associative` takes the TPU compiler up to a minute, so it stands in two cases only."""
 
 QUICK = tuple(name for name in COMPARED if name not in ("reference", "associative"))

@@ -16,13 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from griffin_kernels.linear_scan.implementations import BACKWARD, FORWARD
-from griffin_kernels.linear_scan.planar import Planar
+from griffin_kernels.linear_scan.planar import Planar, unit_like
 from griffin_kernels.operation import Implementation, Operation
-
-
-def unit_like(h):
-    """Ones; `1 + 0i` of a complex state."""
-    return Planar(jnp.ones_like(h.re), jnp.zeros_like(h.im)) if isinstance(h, Planar) else jnp.ones_like(h)
 
 
 def _forward_loop(x, a, h0, reset, *, reverse):

@@ -6,24 +6,19 @@ import jax
 import jax.numpy as jnp
 
 from griffin_kernels.linear_scan.planar import Planar
+from griffin_kernels.linear_scan.steps import backward_step, dtypes_of, forward_step
 from griffin_kernels.tpu_scan import Ahead, Cost, tpu_scan
 
 
 def forward(x, a, h0, reset, *, reverse, interpret=False):
     """`(h, h_last)`; see `adjoint.forward_of`."""
-
-    def step(h, inputs, _ahead, _constants, flag):
-        x, a = inputs
-        h = _unless(flag, a * h) + x
-        return h, h
-
     return tpu_scan(
-        step,
+        forward_step,
         h0,
         (x, a),
         idle=(_number(x, 0), _number(x, 1)),
         flags=_flags(reset),
-        outputs=_dtypes(x),
+        outputs=dtypes_of(x),
         reverse=reverse,
         cost=Cost(8 if isinstance(x, Planar) else 2),
         name="linear_scan",
@@ -32,24 +27,15 @@ def forward(x, a, h0, reset, *, reverse, interpret=False):
 
 
 def backward(dh, dh_last, a, h, h0, reset, *, reverse, interpret=False):
-    """`(dx, da, dh0)`; see `adjoint.backward_of`.
-
-    The adjoint runs the other way and sees h one step ahead of itself: the state that entered the step.
-    """
-
-    def step(g, inputs, entering, _constants, flag):
-        dh, a = inputs
-        g = g + dh
-        return _unless(flag, _conj(a) * g), (g, _unless(flag, g * _conj(entering[0])))
-
+    """`(dx, da, dh0)`; see `adjoint.backward_of`."""
     (dx, da), dh0 = tpu_scan(
-        step,
+        backward_step,
         dh_last,
         (dh, a),
         idle=(_number(dh, 0), _number(dh, 1)),
         ahead=(Ahead(h, h0),),
         flags=_flags(reset),
-        outputs=(_dtypes(dh), _dtypes(a)),
+        outputs=(dtypes_of(dh), dtypes_of(a)),
         reverse=not reverse,
         cost=Cost(14 if isinstance(dh, Planar) else 3),
         name="linear_scan_backward",
@@ -67,29 +53,8 @@ def refuses(*arguments, **options) -> str:
     return ""
 
 
-def slower(*arguments, **options) -> str:
-    """Why another implementation is faster, or ""."""
-    del options
-    if jax.tree.leaves(arguments)[0].shape[-2] == 1:
-        return "a single step is best fused into what stands around it"
-    return ""
-
-
-def _unless(flag, z):
-    """Zeros at a reset, by selection: 0 * NaN would let a NaN cross the border of a document."""
-    return z if flag is None else jax.tree.map(lambda part: jnp.where(flag != 0, 0.0, part), z)
-
-
-def _conj(z):
-    return z.conj() if isinstance(z, Planar) else z
-
-
 def _number(like, value: Any) -> Any:
     return Planar(value, cast(Any, 0)) if isinstance(like, Planar) else value
-
-
-def _dtypes(tree):
-    return jax.tree.map(lambda z: z.dtype, tree)
 
 
 def _flags(reset):

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jax import Array
 
 
@@ -26,3 +27,8 @@ class Planar(NamedTuple):
     def conj(self) -> "Planar":
         """The complex conjugate."""
         return Planar(self.re, -self.im)
+
+
+def unit_like(h: "Array | Planar") -> "Array | Planar":
+    """Ones of the shape and dtype of h; `1 + 0i` of a complex array."""
+    return Planar(jnp.ones_like(h.re), jnp.zeros_like(h.im)) if isinstance(h, Planar) else jnp.ones_like(h)

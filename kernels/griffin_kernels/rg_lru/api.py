@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from griffin_kernels.operation import varying_alike
 from griffin_kernels.rg_lru.implementations import IMPLEMENTATIONS
 from griffin_kernels.rg_lru.vjp import differentiable_rg_lru
 
@@ -91,5 +92,6 @@ def rg_lru_scan(
     if x.size == 0:
         return x, start
     rows = jnp.broadcast_to(a_param.astype(wide), start.shape)
-    gates = x, recurrence_gate, input_gate, rows
-    return differentiable_rg_lru(*gates, start, reset, valid, c, implementation, interpret)
+    # Outside of the derivative rule, so that cotangents of what varies less are summed.
+    arguments = varying_alike(x, recurrence_gate, input_gate, rows, start, reset, valid)
+    return differentiable_rg_lru(*arguments, c, implementation, interpret)

@@ -11,11 +11,7 @@ from griffin_kernels.linear_scan.arg_specs import context
 from griffin_kernels.rg_lru.api import rg_lru_scan
 from griffin_kernels.rg_lru.implementations import FORWARD
 
-COMPARED = tuple(
-    name
-    for name, implementation in FORWARD.implementations.items()
-    if not implementation.platforms or "tpu" in implementation.platforms
-)
+COMPARED = FORWARD.running_on("tpu")
 """All that a TPU runs."""
 
 

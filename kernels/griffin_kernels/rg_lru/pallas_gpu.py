@@ -13,9 +13,7 @@ import jax.numpy as jnp
 from griffin_kernels.gating import MAX_SQRT_DERIVATIVE
 from griffin_kernels.gpu_scan import gpu_scan
 from griffin_kernels.linear_scan.pallas_gpu import refuses as refuses
-from griffin_kernels.linear_scan.pallas_gpu import slower as slower
-
-_RESET, _SKIP = 1, 2
+from griffin_kernels.rg_lru.flags import RESET, SKIP, flags_of
 
 # d sqrt(z) / dz = 1 / sqrt(z) / 2 reaches the bound here.
 _FLOOR = (2 * MAX_SQRT_DERIVATIVE) ** -2
@@ -31,7 +29,7 @@ def forward(x, recurrence_gate, input_gate, a_param, h0, reset, valid, *, c, int
         run = a * h + jnp.sqrt(v) * new
         if flag is not None:
             # By selection: 0 * NaN would let a NaN cross the border of a document.
-            run = jnp.where(flag == _RESET, new, jnp.where(flag == _SKIP, h, run))
+            run = jnp.where(flag == RESET, new, jnp.where(flag == SKIP, h, run))
         return run, run
 
     return gpu_scan(
@@ -39,7 +37,7 @@ def forward(x, recurrence_gate, input_gate, a_param, h0, reset, valid, *, c, int
         h0,
         (x, recurrence_gate, input_gate),
         constants=_log_a_of_one(a_param, c),
-        flags=_flags(reset, valid),
+        flags=flags_of(reset, valid),
         outputs=x.dtype,
         reverse=False,
         name="rg_lru",
@@ -64,10 +62,10 @@ def backward(
         d_log_a = g * a * (entering - 2 * a * i * x * slope)
         passed = a * g
         if flag is not None:
-            scale = jnp.where(flag == _RESET, 1.0, scale)
+            scale = jnp.where(flag == RESET, 1.0, scale)
             d_log_a = jnp.where(flag != 0, 0.0, d_log_a)
-            passed = jnp.where(flag == _RESET, 0.0, jnp.where(flag == _SKIP, g, passed))
-            g = jnp.where(flag == _SKIP, 0.0, g)
+            passed = jnp.where(flag == RESET, 0.0, jnp.where(flag == SKIP, g, passed))
+            g = jnp.where(flag == SKIP, 0.0, g)
         d_gated = g * scale
         out = d_gated * i, d_log_a * log_a_of_one * r * (1 - r), d_gated * x * i * (1 - i)
         return (passed, collected + d_log_a * r), out
@@ -78,7 +76,7 @@ def backward(
         (dh, x, recurrence_gate, input_gate),
         ahead=((h, h0),),
         constants=_log_a_of_one(a_param, c),
-        flags=_flags(reset, valid),
+        flags=flags_of(reset, valid),
         outputs=(x.dtype, recurrence_gate.dtype, input_gate.dtype),
         reverse=True,
         name="rg_lru_backward",
@@ -103,10 +101,3 @@ def _sigmoid(z):
 def _log_a_of_one(a_param, c):
     """`log a_t` where the recurrence gate is 1."""
     return c * jax.nn.log_sigmoid(a_param.astype(jnp.float32))
-
-
-def _flags(reset, valid):
-    if reset is None and valid is None:
-        return None
-    flags = jnp.int32(0) if reset is None else jnp.where(reset, jnp.int32(_RESET), jnp.int32(0))
-    return flags if valid is None else jnp.where(valid, flags, jnp.int32(_SKIP))

@@ -12,10 +12,8 @@ import jax.numpy as jnp
 
 from griffin_kernels.gating import MAX_SQRT_DERIVATIVE
 from griffin_kernels.linear_scan.pallas_tpu import refuses as refuses
-from griffin_kernels.linear_scan.pallas_tpu import slower as slower
+from griffin_kernels.rg_lru.flags import RESET, SKIP, flags_of
 from griffin_kernels.tpu_scan import Ahead, Cost, tpu_scan
-
-_RESET, _SKIP = 1, 2
 
 _LOG2_E = 1.4426950408889634
 
@@ -34,8 +32,8 @@ def forward(x, recurrence_gate, input_gate, a_param, h0, reset, valid, *, c, int
             new = a * h + root * new
         else:
             # By selection: 0 * NaN would let a NaN cross the border of a document.
-            new = jnp.where(flag == _RESET, new, a * h + root * new)
-            new = jnp.where(flag == _SKIP, h, new)
+            new = jnp.where(flag == RESET, new, a * h + root * new)
+            new = jnp.where(flag == SKIP, h, new)
         return new, new
 
     return tpu_scan(
@@ -44,7 +42,7 @@ def forward(x, recurrence_gate, input_gate, a_param, h0, reset, valid, *, c, int
         (x, recurrence_gate, input_gate),
         idle=(0, _CLOSED, _CLOSED),
         constants=_rate(a_param, c),
-        flags=_flags(reset, valid),
+        flags=flags_of(reset, valid),
         outputs=x.dtype,
         reverse=False,
         cost=Cost(18, 5),
@@ -69,10 +67,10 @@ def backward(
         d_decay = g * a * (2 * a * i * x * slope - entering)
         passed = a * g
         if flag is not None:
-            scale = jnp.where(flag == _RESET, 1.0, scale)
+            scale = jnp.where(flag == RESET, 1.0, scale)
             d_decay = jnp.where(flag != 0, 0.0, d_decay)
-            passed = jnp.where(flag == _RESET, 0.0, jnp.where(flag == _SKIP, g, passed))
-            g = jnp.where(flag == _SKIP, 0.0, g)
+            passed = jnp.where(flag == RESET, 0.0, jnp.where(flag == SKIP, g, passed))
+            g = jnp.where(flag == SKIP, 0.0, g)
         d_gated = g * scale
         out = d_gated * i, d_decay * rate * r * (1 - r), d_gated * x * i * (1 - i)
         return (passed, collected + d_decay * r), out
@@ -84,7 +82,7 @@ def backward(
         idle=(0, 0, _CLOSED, _CLOSED),
         ahead=(Ahead(h, h0),),
         constants=_rate(a_param, c),
-        flags=_flags(reset, valid),
+        flags=flags_of(reset, valid),
         outputs=(x.dtype, recurrence_gate.dtype, input_gate.dtype),
         reverse=True,
         cost=Cost(40, 6),
@@ -112,10 +110,3 @@ def _gate(z):
 
 def _rate(a_param, c):
     return -c * jax.nn.log_sigmoid(a_param)
-
-
-def _flags(reset, valid):
-    if reset is None and valid is None:
-        return None
-    flags = jnp.int32(0) if reset is None else jnp.where(reset, jnp.int32(_RESET), jnp.int32(0))
-    return flags if valid is None else jnp.where(valid, flags, jnp.int32(_SKIP))
