@@ -64,21 +64,26 @@ class ModelConfig(_Base, frozen=True):
 
 
 class DataConfig(_Base, frozen=True):
-    """The text.
+    """What is learnt, and how much of it at a time.
 
     Attributes:
-      corpus: `shakespeare`, `shakespeare-1m`, `pysource` or `file:PATH`.
+      task: What is predicted: a task's name, with options as a block of a pattern has them. `griffin tasks`
+        lists them.
+      corpus: The text, for tasks of text: `shakespeare`, `shakespeare-1m`, `pysource` or `file:PATH`.
       seq_len: Tokens in a row of a batch.
       batch_size: Rows in a batch.
       carry: Continue documents across batches: the cache is handed on, gradients stop at its border.
       carry_max_seq_len: Longest document a carried cache must hold; it sizes the cache of global attention.
+      eval_lengths: Rows of other lengths, in tokens, that the final evaluation also reads.
     """
 
+    task: str = "text"
     corpus: str = "shakespeare"
     seq_len: Positive = 256
     batch_size: Positive = 8
     carry: bool = False
     carry_max_seq_len: Positive = 1_048_576
+    eval_lengths: list[Positive] = []
 
 
 class OptimizerConfig(_Base, frozen=True):
@@ -113,6 +118,7 @@ class TrainConfig(_Base, frozen=True):
     Attributes:
       steps: Optimizer steps.
       seed: Of the weights and of the data order.
+      init_seed: Of the weights alone; `seed` when left out.
       precision: Dtypes of parameters, computation, output and state.
       remat: What the backward pass recomputes: `none`, `dots` (all but dense products, scans and attention) or
         `full` (whole layers, the least memory).
@@ -121,11 +127,15 @@ class TrainConfig(_Base, frozen=True):
       eval_tokens: Tokens of the validation split that an evaluation reads at most; 0 reads all.
       checkpoint_every: Steps between checkpoints; 0 saves at the end only.
       keep_checkpoints: Newest checkpoints kept beside the best one.
+      keep_best: Whether the best checkpoint is kept.
+      final_test: Whether the last weights are judged at the end on the validation and the test split, into
+        `outcome.jsonl`.
       max_skipped: Updates in a row that may be skipped because the loss was not finite; then the run stops.
     """
 
     steps: Positive = 2200
     seed: Natural = 0
+    init_seed: Natural | None = None
     precision: str = "p=f32,c=f32,o=f32,s=f32"
     remat: Literal["none", "dots", "full"] = "dots"
     log_every: Positive = 10
@@ -133,6 +143,8 @@ class TrainConfig(_Base, frozen=True):
     eval_tokens: Natural = 65_536
     checkpoint_every: Natural = 250
     keep_checkpoints: Positive = 2
+    keep_best: bool = True
+    final_test: bool = False
     max_skipped: Natural = 5
 
 

@@ -1,0 +1,1 @@
+"""Ablations: a plan of variants and tasks, matched, run, and told with its uncertainty."""
