@@ -83,7 +83,7 @@ class DataConfig(_Base, frozen=True):
     batch_size: Positive = 8
     carry: bool = False
     carry_max_seq_len: Positive = 1_048_576
-    eval_lengths: list[Positive] = []
+    eval_lengths: tuple[Positive, ...] = ()
 
 
 class OptimizerConfig(_Base, frozen=True):

@@ -34,6 +34,8 @@ def values_of(kind: msgspec.inspect.Type, name: str = "") -> st.SearchStrategy[A
             return st.sampled_from(sorted(values))
         case msgspec.inspect.DictType(key_type=key, value_type=value):
             return st.dictionaries(values_of(key), values_of(value), max_size=2)
+        case msgspec.inspect.VarTupleType(item_type=item):
+            return st.lists(values_of(item), max_size=3).map(tuple)
         case msgspec.inspect.IntType(ge=low, le=high):
             return st.integers(low, 2**63 - 1 if high is None else high)
         case msgspec.inspect.FloatType(ge=low, gt=above, le=high, lt=below):
