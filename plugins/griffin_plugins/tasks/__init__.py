@@ -1,0 +1,1 @@
+"""The shipped tasks, one file each."""
