@@ -16,6 +16,7 @@ from typing import Any
 import griffin_eqx
 from griffin_eqx.verify import SCAN_LAWS, ScoreBoard, check_block, verify_block, verify_scan
 from griffin_eqx.verify.scan_subject import ScanSubject
+from tests.kernels import rg_lru_laws
 from tests.meshes import over_mesh
 
 BLOCKS = {
@@ -25,6 +26,7 @@ BLOCKS = {
     "global_mqa": "griffin_plugins.global_mqa:GlobalMQABlock",
 }
 SCAN = "griffin_kernels.linear_scan:linear_scan"
+UNIT = "griffin_kernels.rg_lru:rg_lru_scan"
 SHARDED_SCAN = "griffin_kernels.linear_scan:sharded_linear_scan"
 
 _RELOADED = ("griffin_kernels", "griffin_plugins", "griffin_eqx.nn")
@@ -45,6 +47,7 @@ class Mutant:
       why: The real mistake that this is.
       block: The built-in block that is judged, when it is one.
       scan: The implementation of `linear_scan` that is judged, when it is one.
+      unit: The implementation of `rg_lru_scan` that is judged, when it is one.
       mesh: (data, sequence, model), where the scan is judged over a mesh.
       options: Of the block, where its defaults and the small ones of the kit do not show the mistake.
       traps: The rows of the list of real mistakes that it stands for.
@@ -58,6 +61,7 @@ class Mutant:
     why: str
     block: str | None = None
     scan: str | None = None
+    unit: str | None = None
     mesh: tuple[int, int, int] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     traps: tuple[int, ...] = ()
@@ -85,17 +89,19 @@ class Mutant:
         return source.replace(self.old, self.new)
 
     def load(self) -> Any:
-        """The class of the block, or the scan function, with the mistake in it."""
+        """The class of the block, or the function, with the mistake in it."""
         edited = {self.module: (self.name, self.source())}
         if self.mesh:
             return over_mesh(load(SHARDED_SCAN, edited), self.mesh)
-        return load(BLOCKS[self.block] if self.block else SCAN, edited)
+        return load(BLOCKS[self.block] if self.block else UNIT if self.unit else SCAN, edited)
 
     def verify(self, seed: int) -> ScoreBoard:
         """Holds the mutant to the laws that must catch it as `griffin verify` does, smallest case included."""
         subject = self.load()
         if self.block:
             return verify_block(subject, options=self.options or None, laws=self.laws, seed=seed)
+        if self.unit:
+            return rg_lru_laws.verify_unit(subject, self.unit, laws=self.laws, seed=seed)
         scan = partial(subject, implementation=self.scan, interpret=True)
         return verify_scan(scan, complex=True, reverse=True, laws=self.laws, seed=seed)
 
@@ -105,15 +111,23 @@ class Mutant:
         Raises:
           AssertionError: If the law notices.
         """
-        hold(self.load(), law, block=self.block, scan=self.scan, options=self.options)
+        hold(self.load(), law, block=self.block, scan=self.scan, unit=self.unit, options=self.options)
 
 
 def hold(
-    subject: Any, law: str, *, block: str | None, scan: str | None, options: Mapping[str, Any] | None = None
+    subject: Any,
+    law: str,
+    *,
+    block: str | None = None,
+    scan: str | None = None,
+    unit: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> None:
     """Holds a loaded class or function to one law."""
     if block is not None:
         check_block(subject, law, options=options or None)
+    elif unit is not None:
+        rg_lru_laws.LAWS[law].hold(rg_lru_laws.Unit(subject, unit))
     else:
         SCAN_LAWS[law].hold(ScanSubject(partial(subject, implementation=scan, interpret=True)))
 

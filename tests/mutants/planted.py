@@ -1,6 +1,6 @@
 """All planted mistakes."""
 
-from . import attention, convolution, products, recurrence, scans, sharded_scans, tpu_kernels
+from . import attention, convolution, fused_units, products, recurrence, scans, sharded_scans, tpu_kernels
 from .mutation import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -11,4 +11,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *scans.MUTANTS,
     *sharded_scans.MUTANTS,
     *tpu_kernels.MUTANTS,
+    *fused_units.MUTANTS,
 )

@@ -7,8 +7,9 @@ from griffin_plugins.rg_lru import RGLRUBlock
 from hypothesis import Phase, settings
 
 import griffin_eqx
+from tests.kernels import rg_lru_laws
 
-from .mutation import BLOCKS, SCAN, Mutant, hold, load
+from .mutation import BLOCKS, SCAN, UNIT, Mutant, hold, load
 from .planted import MUTANTS
 
 WITHOUT_A_MUTANT = {
@@ -51,12 +52,17 @@ def test_a_planted_mistake_is_caught(mutant):
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_copy_without_mistake_keeps_the_laws(block):
-    hold(load(BLOCKS[block], {}), "streaming", block=block, scan=None)
+    hold(load(BLOCKS[block], {}), "streaming", block=block)
 
 
 @pytest.mark.parametrize("scan", ["reference", "xla", "associative", "pallas_gpu"])
 def test_a_copy_of_a_scan_without_mistake_keeps_the_laws(scan):
-    hold(load(SCAN, {}), "oracle", block=None, scan=scan)
+    hold(load(SCAN, {}), "oracle", scan=scan)
+
+
+@pytest.mark.parametrize("law", rg_lru_laws.LAWS)
+def test_a_copy_of_the_fused_unit_without_mistake_keeps_the_laws(law):
+    hold(load(UNIT, {}), law, unit="pallas_gpu")
 
 
 def test_a_mutant_whose_text_is_gone_says_so():
@@ -73,7 +79,7 @@ def test_a_mutant_whose_text_is_gone_says_so():
 def test_a_mutant_changes_the_code_in_one_place(mutant):
     assert mutant.source()
     assert mutant.old != mutant.new
-    assert (mutant.block is None) != (mutant.scan is None)
+    assert sum(judged is not None for judged in (mutant.block, mutant.scan, mutant.unit)) == 1
 
 
 def test_every_mutant_has_a_name_of_its_own():
