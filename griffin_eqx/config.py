@@ -166,7 +166,7 @@ def dumps(config: Config) -> str:
     """The configuration as TOML; what is left out of it is None."""
     import tomli_w
 
-    return tomli_w.dumps(_without_none(msgspec.to_builtins(config)))
+    return tomli_w.dumps(without_none(msgspec.to_builtins(config)))
 
 
 def loads(text: str, *, where: str = "config") -> Config:
@@ -175,13 +175,21 @@ def loads(text: str, *, where: str = "config") -> Config:
     Raises:
       ConfigError: If it is no TOML, or a key, type or value is wrong; the message names the key.
     """
+    return from_tree(parse_toml(text, where=where), where=where)
+
+
+def parse_toml(text: str, *, where: str) -> dict[str, Any]:
+    """Reads TOML that may come from anywhere into nested dictionaries.
+
+    Raises:
+      ConfigError: If it is no TOML, or a key is so deep that reading it would take for ever.
+    """
     if _DEEP_KEY.search(text):
-        raise ConfigError(f"{where}: a dotted key has more than 32 parts.\nA key has four at most here.")
+        raise ConfigError(f"{where}: a dotted key has more than 32 parts.\nA key has a few at most here.")
     try:
-        tree = tomllib.loads(text)
+        return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise ConfigError(f"{where} is not TOML.\n{error}") from None
-    return from_tree(tree, where=where)
 
 
 def from_tree(tree: dict[str, Any], *, where: str = "config") -> Config:
@@ -193,7 +201,7 @@ def from_tree(tree: dict[str, Any], *, where: str = "config") -> Config:
     try:
         config = msgspec.convert(tree, Config)
     except (msgspec.ValidationError, RecursionError, OverflowError) as error:
-        raise ConfigError(f"{where}: {_explain(str(error))}") from None
+        raise ConfigError(f"{where}: {explain(str(error))}") from None
     Pattern.parse(config.model.pattern)
     return config
 
@@ -204,20 +212,29 @@ def load_file(path: str | Path) -> Config:
     Raises:
       ConfigError: If it cannot be read, and as `loads`.
     """
+    return loads(read_text(path), where=str(path))
+
+
+def read_text(path: str | Path) -> str:
+    """Reads a text file.
+
+    Raises:
+      ConfigError: If it cannot be read.
+    """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read.\n{error}") from None
-    return loads(text, where=str(path))
 
 
-def _without_none(tree: Any) -> Any:
+def without_none(tree: Any) -> Any:
+    """Nested dictionaries without the keys whose value is None, which TOML cannot say."""
     if isinstance(tree, dict):
-        return {key: _without_none(value) for key, value in tree.items() if value is not None}
+        return {key: without_none(value) for key, value in tree.items() if value is not None}
     return tree
 
 
-def _explain(message: str) -> str:
+def explain(message: str) -> str:
     """Msgspec's message with the path first, as a user writes it: `model.width`."""
     text, _, path = message.partition(" - at `$")
     path = path.rstrip("`").lstrip(".")

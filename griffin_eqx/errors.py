@@ -15,6 +15,21 @@ class ConfigError(GriffinError, ValueError):
     """A configuration that cannot be read or does not fit together."""
 
 
+class PlanError(GriffinError, ValueError):
+    """A plan of an ablation that cannot be read, or asks for what cannot be.
+
+    Attributes:
+      problems: What is wrong, each with its place: all that could be found at once.
+    """
+
+    def __init__(self, *problems: str):
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
+
+
 class OptionError(GriffinError, ValueError):
     """A block's option that is out of range.
 

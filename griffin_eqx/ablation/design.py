@@ -1,9 +1,11 @@
 """A plan worked out: every run with its configuration, its size and its place. Imports no JAX."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from griffin_eqx.ablation.naming import lr_folder
 from griffin_eqx.ablation.plan import Adjust, Measure, Plan
 from griffin_eqx.config import Config
 from griffin_eqx.task import Metric
@@ -121,4 +123,32 @@ class Run(_Base, frozen=True, kw_only=True):
     @property
     def path(self) -> Path:
         """Its run directory, within the plan's folder."""
-        return Path("runs", self.variant, self.task, f"lr{self.learning_rate:g}", f"seed{self.seed}")
+        return Path("runs", self.variant, self.task, lr_folder(self.learning_rate), f"seed{self.seed}")
+
+
+def run_of(design: Design, cell: Cell, learning_rate: float, seed: int) -> Run:
+    """A run of a cell. Its seed is that of the data; a variant's `init_seed` moves the weights' alone."""
+    replace, config = msgspec.structs.replace, cell.config
+    offset = design.plan.variants[cell.variant].init_seed
+    config = replace(
+        config,
+        optimizer=replace(config.optimizer, learning_rate=learning_rate),
+        train=replace(config.train, seed=seed, init_seed=seed + offset if offset else None),
+    )
+    return Run(variant=cell.variant, task=cell.task, learning_rate=learning_rate, seed=seed, config=config)
+
+
+def tunes(design: Design, cell: Cell) -> bool:
+    """Whether the cell's first seed chooses a learning rate for the others."""
+    return design.plan.tuning == "first" and len(cell.learning_rates) > 1
+
+
+def possible_runs(design: Design, cell: Cell) -> Iterator[Run]:
+    """Every run that a cell may come to; `planned_runs` says how many of them are run."""
+    return (run_of(design, cell, rate, seed) for rate in cell.learning_rates for seed in design.seeds)
+
+
+def planned_runs(design: Design, cell: Cell) -> int:
+    """How many runs a cell takes: its first seed tries every learning rate, the others one or all."""
+    rates, seeds = len(cell.learning_rates), len(design.seeds)
+    return rates + seeds - 1 if tunes(design, cell) else rates * seeds
