@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from griffin_eqx.summary import ModelSummary as ModelSummary
     from griffin_eqx.summary import describe as describe
     from griffin_eqx.taps import tap as tap
+    from griffin_eqx.task import AbstractTask as AbstractTask
+    from griffin_eqx.task import EvalSet as EvalSet
     from griffin_eqx.training.load import Loaded as Loaded
     from griffin_eqx.training.load import load as load
     from griffin_eqx.training.loop import train as train
@@ -38,9 +40,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AbstractBlock": "block",
+    "AbstractTask": "task",
     "Config": "config",
     "ConfigError": "errors",
     "Dims": "block",
+    "EvalSet": "task",
     "GriffinError": "errors",
     "LanguageModel": "model",
     "Loaded": "training.load",
@@ -67,9 +71,11 @@ _HOMES = {
 
 __all__ = [
     "AbstractBlock",
+    "AbstractTask",
     "Config",
     "ConfigError",
     "Dims",
+    "EvalSet",
     "GriffinError",
     "LanguageModel",
     "Loaded",

@@ -30,8 +30,12 @@ class PlanError(GriffinError, ValueError):
         return "\n".join(self.problems)
 
 
+class RegistryError(GriffinError, ValueError):
+    """A block or task that cannot be registered or loaded."""
+
+
 class OptionError(GriffinError, ValueError):
-    """A block's option that is out of range.
+    """An option of a block or task that is out of range.
 
     Attributes:
       field: The option's name.

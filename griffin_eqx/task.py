@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Integer
 
 from griffin_eqx.config import DataConfig
 from griffin_eqx.data.packing import Batch
+from griffin_eqx.data.tokenizer import Tokenizer
 
 Metric = Literal["accuracy", "exact", "bits_per_byte", "loss"]
 """What a task is judged by: targets predicted rightly; rows predicted rightly to the last target; bits a byte of
@@ -86,6 +87,18 @@ class AbstractTask(abc.ABC):
           DataError: If text is missing or too short.
         """
 
+    @classmethod
+    def tokenizer(cls, options: Any) -> Tokenizer | None:
+        """What turns text into this task's tokens; None where they are no text.
+
+        With one, a finished run leaves a sample of text, and `griffin sample` writes more. It is asked for
+        without the data, for a model outlives them.
+
+        Args:
+          options: An instance of `cls.Options`.
+        """
+        return None
+
     @property
     @abc.abstractmethod
     def vocab_size(self) -> int:
@@ -104,12 +117,23 @@ class AbstractTask(abc.ABC):
 
         Args:
           split: Which split.
-          max_tokens: How many tokens each set may read at most, but never less than one batch; the task's
+          max_tokens: How many tokens each set may read at most, though never less than one batch; the task's
             own choice when None.
         """
 
     def continues(self, step: int) -> Bool[np.ndarray, " batch"] | None:
         """Says for each row whether it goes on from the row of the step before; None where none ever does."""
+        return None
+
+    def num_bytes(self, targets: Integer[np.ndarray, "*shape"]) -> int:
+        """Counts the bytes of text that targets stand for; 0 where they are no text.
+
+        Bits per byte are known where it is not 0: all targets' information over these bytes.
+        """
+        return 0
+
+    def epoch(self, step: int) -> float | None:
+        """Says how often the data has been read before a step; None where it never ends."""
         return None
 
     @property

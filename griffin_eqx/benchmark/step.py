@@ -1,9 +1,7 @@
 """The train and forward step of a model, against the time that its weight products alone would take."""
 
 import dataclasses
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from griffin_eqx.config import Config
-from griffin_eqx.cpu_memory import release_freed_memory
+from griffin_eqx.cpu_memory import peak_memory, release_freed_memory
 from griffin_eqx.model import count_parameters
 from griffin_eqx.training.objective import TokenBatch, evaluate_batch
 from griffin_eqx.training.step import init_state, make_step
@@ -153,7 +151,7 @@ def bench_step(
         matmul_flops_per_second_best=best_peak,
         train=summarise(train_times, train_compile, 6, step.executable),
         forward=summarise(forward_times, forward_compile, 2, compiled),
-        peak_bytes=_peak_bytes(),
+        peak_bytes=peak_memory(),
     )
 
 
@@ -191,9 +189,3 @@ def _time(
 def _temporaries(executable: Any) -> int | None:
     analysis = executable.compiled.memory_analysis()
     return None if analysis is None else int(analysis.temp_size_in_bytes)
-
-
-def _peak_bytes() -> int:
-    """The largest resident size of this process: kilobytes on Linux, bytes on macOS."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

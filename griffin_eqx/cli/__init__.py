@@ -14,6 +14,7 @@ COMMANDS = {
     "sample": "write text with a trained model",
     "info": "show layers, parameters, FLOPs and caches of a model, before it is built",
     "blocks": "list the temporal-mixing blocks that a pattern can name",
+    "tasks": "list what a model can be trained on and judged by",
     "verify": "hold a block or a scan to the laws, and show the smallest counterexample",
     "new": "lay out a block of your own: package, test, README",
     "doctor": "check this machine: versions, devices, blocks, a scan against its oracle",
@@ -22,7 +23,7 @@ COMMANDS = {
 """Every verb with what it does."""
 
 CODE_FROM_OUTSIDE = """\
-Code from outside runs through three doors only: installed blocks that a pattern names, `--plugin FILE` or
+Code from outside runs through three doors only: installed blocks and tasks that are named, `--plugin FILE` or
 `verify module:name`, and `--config package.module:function`. Use them with code that you trust."""
 
 INTERRUPTED, BROKEN_PIPE, BUG = 130, 141, 1
@@ -87,10 +88,10 @@ def _dispatch(argv: list[str]) -> int:
     if os.environ.get("NO_COLOR"):
         os.environ.setdefault("PYTHON_TYRO_ANSI_CODES", "False")
     if plugins and not asks_help(rest):
-        from griffin_eqx import registry
+        from griffin_eqx.plugin_file import add_plugin
 
         for path in plugins:
-            registry.add_file(path)
+            add_plugin(path)
     from importlib import import_module
 
     run = import_module(f"griffin_eqx.cli.{verb}").run
@@ -133,7 +134,7 @@ usage: griffin COMMAND [OPTIONS]
 {verbs}
 
 `griffin COMMAND --help` tells more. Options of every command:
-  --plugin FILE  run a Python file and add the blocks that it defines; may be repeated
+  --plugin FILE  run a Python file and add the blocks and tasks that it defines; may be repeated
   --debug        show the traceback of an error
   --help, --version
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from griffin_eqx import registry
 from griffin_eqx.cli.arguments import Flag, parse
+from griffin_eqx.cli.offers import show, written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ def run(argv: list[str]) -> int:
     if switches.json:
         print(json.dumps(rows, indent=2))
     else:
-        _show(rows)
+        show(rows, "block", _lines)
     return int(any("error" in row for row in rows))
 
 
@@ -48,36 +49,7 @@ def examine(entry: registry.Entry) -> dict[str, Any]:
     }
 
 
-def _show(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("block", "aliases", "from"):
-        table.add_column(title)
-    for row in rows:
-        table.add_row(
-            Text(row["name"], "bold cyan"), Text(" ".join(row["aliases"])), Text(row["distribution"])
-        )
-    console = Console(highlight=False)
-    console.print(table)
-    if not rows:
-        console.print("No block is installed: griffin_eqx itself must be installed (pip install -e .).")
-    for row in rows:
-        if "error" in row:
-            console.print(Text(f"\n{row['name']}\n", "bold red"), Text(row["error"]), sep="")
-        elif "summary" in row:
-            options = ", ".join(f"{key}={_written(value)}" for key, value in row["options"].items())
-            lines = [row["summary"], row["source"], options, *_skipped(row["not_applicable"])]
-            console.print(Text(f"\n{row['name']}", "bold cyan"))
-            console.print(Padding(Text("\n".join(filter(None, lines))), (0, 0, 0, 2)))
-
-
-def _written(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else "unset" if value is None else str(value)
-
-
-def _skipped(not_applicable: dict[str, str]) -> list[str]:
-    return [f"law {law} does not apply: {reason}" for law, reason in not_applicable.items()]
+def _lines(row: dict[str, Any]) -> list[str]:
+    options = ", ".join(f"{key}={written(value)}" for key, value in row["options"].items())
+    skipped = [f"law {law} does not apply: {reason}" for law, reason in row["not_applicable"].items()]
+    return [row["summary"], row["source"], options, *skipped]

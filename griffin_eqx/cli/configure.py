@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import tyro
 
-from griffin_eqx import presets, registry
+from griffin_eqx import presets, registry, tasks
 from griffin_eqx.cli import asks_help
 from griffin_eqx.cli.arguments import Flag, Text, parse
 from griffin_eqx.config import Config, dumps, from_tree, load_file
@@ -51,7 +51,7 @@ def configure(argv: list[str], switches: type[Chosen], *, prog: str) -> tuple[Co
     """Reads a command's arguments.
 
     `MODEL` comes first, `--model.blocks.NAME.KEY VALUE` and the other dotted overrides go on top of it.
-    Names of blocks are canonical in the answer.
+    Names of blocks and task are canonical in the answer.
 
     Args:
       argv: The arguments behind the verb.
@@ -225,8 +225,9 @@ def _merged(defaults: Options, given: Options) -> Options:
 
 
 def _checked(config: Config, blocks: Options) -> Config:
-    """Puts the blocks back, resolves the pattern and checks every range."""
+    """Puts the blocks back, resolves pattern and task and checks every range."""
     pattern = str(registry.resolve(config.model.pattern))
     model = msgspec.structs.replace(config.model, pattern=pattern, blocks=blocks)
-    tree: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(config, model=model))
+    data = msgspec.structs.replace(config.data, task=tasks.resolve(config.data.task))
+    tree: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(config, model=model, data=data))
     return from_tree(tree, where="command line")

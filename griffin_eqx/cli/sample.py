@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from griffin_eqx.cli.arguments import Flag, Number, parse
-from griffin_eqx.errors import GriffinError
+from griffin_eqx.errors import GriffinError, RunError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,11 @@ def run(argv: list[str]) -> int:
 
     loaded = load(switches.run)
     tokenizer = loaded.tokenizer
+    if tokenizer is None:
+        raise RunError(
+            f"There is no text to write: the model was trained on the task {loaded.config.data.task}.\n"
+            f"  {switches.run}\n  Name a run of a task of text, or look at what this one came to: its metrics.jsonl."
+        )
     prompt = [tokenizer.document, *tokenizer.encode(switches.prompt).tolist()]
     written = generate(
         loaded.model,

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 _CHUNK_ELEMENTS = 2**24
 """Logits held at once: 64 MiB of float32. Smaller chunks would read and write the gradient more often."""
@@ -29,13 +29,32 @@ def token_nll(
       vocab_size: Number of tokens.
       soft_cap: Logits become `soft_cap * tanh(logits / soft_cap)`; 0 is off.
     """
+    nll, _ = token_scores(hidden, weight, targets, vocab_size=vocab_size, soft_cap=soft_cap)
+    return nll
+
+
+def token_scores(
+    hidden: Float[Array, "tokens width"],
+    weight: Float[Array, "vocab_rows width"],
+    targets: Int[Array, " tokens"],
+    *,
+    vocab_size: int,
+    soft_cap: float = 0.0,
+) -> tuple[Float[Array, " tokens"], Bool[Array, " tokens"]]:
+    """`token_nll`, and whether each target is predicted: it scores above every other token.
+
+    So a tie is no prediction, nor is a score that is not a number; False where the target is negative.
+    """
 
     def one(chunk):
         chunk_hidden, chunk_targets = chunk
-        _, _, nll = _score(chunk_hidden, chunk_targets, weight.astype(hidden.dtype), vocab_size, soft_cap)
-        return nll
+        _, score, nll = _score(chunk_hidden, chunk_targets, weight.astype(hidden.dtype), vocab_size, soft_cap)
+        # By counting, not by argmax, which XLA does not vectorise on a CPU.
+        rivals = (score >= _picked(score, chunk_targets)[:, None]).sum(-1)
+        return nll, (rivals == 1) & (chunk_targets >= 0)
 
-    return jax.lax.map(one, _chunks(hidden, targets, weight.shape[0])).reshape(-1)[: hidden.shape[0]]
+    found = jax.lax.map(one, _chunks(hidden, targets, weight.shape[0]))
+    return jax.tree.map(lambda z: z.reshape(-1)[: hidden.shape[0]], found)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -115,6 +134,10 @@ def _score(hidden, targets, weight, vocab_size, soft_cap):
         slope, score = 1 - jnp.square(bent), soft_cap * bent
     if vocab_size < weight.shape[0]:
         score = jnp.where((jnp.arange(weight.shape[0]) < vocab_size)[None, :], score, -jnp.inf)
-    picked = jnp.take_along_axis(score, jnp.maximum(targets, 0)[:, None], axis=-1)[:, 0]
-    nll = jnp.where(targets >= 0, jax.nn.logsumexp(score, axis=-1) - picked, 0)
+    nll = jnp.where(targets >= 0, jax.nn.logsumexp(score, axis=-1) - _picked(score, targets), 0)
     return slope, score, nll
+
+
+def _picked(score, targets):
+    """The targets' scores."""
+    return jnp.take_along_axis(score, jnp.maximum(targets, 0)[:, None], axis=-1)[:, 0]

@@ -26,8 +26,12 @@ from griffin_eqx.training.naming import Arrays, flatten, specs, unflatten
 from griffin_eqx.training.quiet import quiet_orbax
 from griffin_eqx.training.step import TrainState
 
-FORMAT = 1
-"""Version of the layout described above. A newer program reads older ones."""
+FORMAT = 2
+"""Version of the layout described above. A newer program reads older ones.
+
+1: `standing` has the best and last bits a byte, whatever the task; digest over the fields in their order.
+2: `standing` has the best and last value of the task's metric; digest over the fields by name.
+"""
 
 MODEL, PROGRESS, DESCRIPTION = "model", "progress", "description"
 
@@ -46,14 +50,14 @@ class Standing(msgspec.Struct, frozen=True):
     Attributes:
       skipped: Updates skipped so far because loss or gradient were not finite.
       best_step: The step of the best evaluation.
-      best_bits_per_byte: Its validation bits per byte.
-      last_bits_per_byte: Those of the last evaluation.
+      best: Its value of the task's metric, on the validation split.
+      last: That of the last evaluation; None where it was not finite, too.
     """
 
     skipped: int = 0
     best_step: int | None = None
-    best_bits_per_byte: float | None = None
-    last_bits_per_byte: float | None = None
+    best: float | None = None
+    last: float | None = None
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -77,19 +81,59 @@ class Description(msgspec.Struct, frozen=True):
 
     def signed(self) -> "Description":
         """The same with its digest."""
-        return msgspec.structs.replace(self, digest=self._sha256())
+        return msgspec.structs.replace(self, digest=_digest(msgspec.to_builtins(self)))
+
+
+def _digest(tree: dict[str, Any]) -> str:
+    """Of the JSON as it stands in the file, so that a field which a later program adds changes nothing."""
+    return hashlib.sha256(msgspec.json.encode(tree | {"digest": ""}, order="sorted")).hexdigest()
+
+
+class _Standing1(msgspec.Struct, frozen=True):
+    """`Standing` in format 1."""
+
+    skipped: int = 0
+    best_step: int | None = None
+    best_bits_per_byte: float | None = None
+    last_bits_per_byte: float | None = None
+
+
+class _Description1(msgspec.Struct, frozen=True):
+    """`Description` in format 1."""
+
+    format: int
+    step: int
+    model: ModelConfig
+    standing: _Standing1
+    leaves: dict[str, Leaf]
+    digest: str = ""
 
     def is_whole(self) -> bool:
-        """Whether the digest is right."""
-        return self.digest == self._sha256()
-
-    def _sha256(self) -> str:
         unsigned = msgspec.structs.replace(self, digest="")
-        return hashlib.sha256(msgspec.json.encode(unsigned, order="deterministic")).hexdigest()
+        json = msgspec.json.encode(unsigned, order="deterministic")
+        return self.digest == hashlib.sha256(json).hexdigest()
+
+    def renewed(self) -> Description:
+        """The same in today's format."""
+        old = self.standing
+        standing = Standing(old.skipped, old.best_step, old.best_bits_per_byte, old.last_bits_per_byte)
+        return Description(FORMAT, self.step, self.model, standing, self.leaves).signed()
+
+
+def _described(tree: dict[str, Any]) -> Description:
+    """Reads a description of any format so far; raises what is no `CheckpointError` where it is damaged."""
+    if tree["format"] == 1:
+        old = msgspec.convert(tree, _Description1)
+        whole, description = old.is_whole(), old.renewed()
+    else:
+        whole, description = tree["digest"] == _digest(tree), msgspec.convert(tree, Description)
+    if not whole:
+        raise ValueError("it differs from its fingerprint")
+    return description
 
 
 class Checkpoints:
-    """Writes the checkpoints of a run, and keeps the newest ones and the best.
+    """Writes the checkpoints of a run, and keeps the newest ones and, unless the run does without, the best.
 
     Saving goes on in the background; leaving the `with` block waits for it.
 
@@ -143,7 +187,8 @@ class Checkpoints:
         step = int(state.step)
         self.wait()
         if step not in steps(self.directory):
-            self._best, self._saving = standing.best_step, step
+            self._best = standing.best_step if config.train.keep_best else None
+            self._saving = step
             self._written = self._writer.submit(self._write, step, flatten(state), config, standing)
 
     def _write(self, step: int, named: Arrays, config: Config, standing: Standing) -> None:
@@ -209,9 +254,7 @@ def describe(directory: Path, step: int) -> Description:
                 f"The checkpoint was written by a newer griffin_eqx, in format {version}.\n  {where}\n"
                 f"  This one reads formats up to {FORMAT}: update griffin_eqx."
             )
-        description = msgspec.convert(tree, Description)
-        if not description.is_whole():
-            raise ValueError("it differs from its fingerprint")
+        description = _described(tree)
         if description.step != step:
             raise ValueError(f"it is of step {description.step}")
     return description

@@ -7,15 +7,15 @@ from typing import Any
 
 import jax
 
-from griffin_eqx import registry
+from griffin_eqx import registry, tasks
 from griffin_eqx.config import Config
-from griffin_eqx.data import Corpus, Tokenizer
 from griffin_eqx.pattern import Pattern
+from griffin_eqx.task import AbstractTask
 
 _PACKAGES = ("griffin_eqx", "jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def environment(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> dict[str, Any]:
+def environment(config: Config, task: AbstractTask) -> dict[str, Any]:
     """Versions, devices, commit and digests. Chosen facts only: environment variables may hold secrets."""
     device = jax.devices()[0]
     blocks = sorted({layer.name for layer in Pattern.parse(config.model.pattern).layers})
@@ -26,8 +26,8 @@ def environment(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> dict[st
         "platform": platform.platform(),
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "commit": _commit(),
-        "data": {"corpus": corpus.name, "digest": corpus.digest, "source": corpus.source},
-        "tokenizer": {"name": tokenizer.name, "digest": tokenizer.digest},
+        "task": {"name": config.data.task, "distribution": tasks.find(task.name).distribution},
+        "data": {"digest": task.digest, **task.facts()},
     }
 
 

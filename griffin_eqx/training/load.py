@@ -6,8 +6,9 @@ from typing import Literal, NamedTuple
 import equinox as eqx
 import jax
 
+from griffin_eqx import tasks
 from griffin_eqx.config import Config, load_file
-from griffin_eqx.data import ByteTokenizer, Tokenizer
+from griffin_eqx.data import Tokenizer
 from griffin_eqx.errors import CheckpointError
 from griffin_eqx.model import LanguageModel
 from griffin_eqx.nn import Policy
@@ -20,13 +21,13 @@ class Loaded(NamedTuple):
 
     Attributes:
       model: The model.
-      tokenizer: What turns text into its tokens.
+      tokenizer: What turns text into its tokens; None where its task is no text.
       config: The run's configuration.
       step: Batches the weights have seen.
     """
 
     model: LanguageModel
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
     config: Config
     step: int
 
@@ -36,11 +37,13 @@ def load(run_dir: str | Path, *, which: Literal["best", "last"] = "best") -> Loa
 
     Args:
       run_dir: The directory, or `latest` for the newest under `runs/`.
-      which: `best` by validation bits per byte (the newest, while nothing was evaluated yet), or `last`.
+      which: `best` by the task's metric on the validation split, or `last`. The best is the newest while nothing
+        was evaluated yet, and with `train.keep_best=false`, which keeps no other.
 
     Raises:
       RunError: If it is no run directory.
       ConfigError: If its configuration cannot be read.
+      PatternError: If its task is not installed.
       CheckpointError: If it has no checkpoint yet, or the one wanted is damaged.
     """
     path = find(run_dir)
@@ -53,7 +56,7 @@ def load(run_dir: str | Path, *, which: Literal["best", "last"] = "best") -> Loa
             f"  Go on with: griffin train {path / CONFIG} --run-dir {path}"
         )
     step = steps[-1]
-    if which == "best":
+    if which == "best" and config.train.keep_best:
         best = checkpoints.describe(folder, step).standing.best_step
         step = step if best is None else best
     policy = Policy.parse(config.train.precision)
@@ -61,4 +64,5 @@ def load(run_dir: str | Path, *, which: Literal["best", "last"] = "best") -> Loa
         lambda: LanguageModel.init(config.model, policy=policy, key=jax.random.key(0))
     )
     restored = checkpoints.restore(folder, step, {"model": template}, config.model)
-    return Loaded(restored["model"], ByteTokenizer(), config, step)
+    task, options = tasks.choose(config.data.task)
+    return Loaded(restored["model"], task.tokenizer(options), config, step)

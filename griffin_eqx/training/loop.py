@@ -11,22 +11,14 @@ import jax
 import jax.numpy as jnp
 import msgspec
 
-from griffin_eqx import presets
+from griffin_eqx import presets, tasks
 from griffin_eqx.config import Config
-from griffin_eqx.cpu_memory import keep_freed_memory, release_freed_memory
-from griffin_eqx.data import (
-    ByteTokenizer,
-    Corpus,
-    EvalLoader,
-    Tokenizer,
-    TrainLoader,
-    encode_documents,
-    load_corpus,
-    num_bytes,
-)
+from griffin_eqx.cpu_memory import keep_freed_memory, peak_memory, release_freed_memory
+from griffin_eqx.data import Tokenizer
 from griffin_eqx.errors import DivergedError
-from griffin_eqx.model import LanguageModel
+from griffin_eqx.model import LanguageModel, count_parameters
 from griffin_eqx.sampling import generate
+from griffin_eqx.task import HIGHER_IS_BETTER, AbstractTask, EvalSet, Metric, Split
 from griffin_eqx.training import checkpoints
 from griffin_eqx.training import run_directory as layout
 from griffin_eqx.training.checkpoints import Checkpoints, Standing
@@ -35,7 +27,8 @@ from griffin_eqx.training.environment import environment
 from griffin_eqx.training.evaluation import evaluate
 from griffin_eqx.training.metrics import MetricsWriter
 from griffin_eqx.training.objective import TokenBatch
-from griffin_eqx.training.optimizer import learning_rate
+from griffin_eqx.training.optimizer import schedule
+from griffin_eqx.training.outcome import RunOutcome, SetOutcome, read_outcome, write_outcome
 from griffin_eqx.training.profiling import Profiler
 from griffin_eqx.training.progress import Clock, Progress
 from griffin_eqx.training.resolve import resolve
@@ -43,6 +36,11 @@ from griffin_eqx.training.step import Metrics, TrainState, init_state, make_step
 from griffin_eqx.training.stopping import asked_to_stop
 
 _SAMPLE_TOKENS, _SAMPLE_TEMPERATURE = 400, 0.8
+
+Watch = Callable[[int, float, float], None]
+"""Told how training goes: steps done, loss in nats a target, tokens a second."""
+
+_WATCH_SECONDS = 0.2
 
 
 class Result(NamedTuple):
@@ -52,8 +50,9 @@ class Result(NamedTuple):
       run_dir: Its directory.
       step: Batches seen.
       finished: Whether it reached the last step; otherwise the same call goes on with it.
-      best_bits_per_byte: Validation bits per byte of the best evaluation; None before the first.
-      last_bits_per_byte: Those of the last evaluation.
+      metric: What its task is judged by.
+      best: Its value in the best evaluation on the validation split; None before the first.
+      last: Its value in the last evaluation; None where it is not finite, too.
       tokens_per_second: Training speed, evaluations and saves left out; None when nothing was trained.
       compile_seconds: Time to compile the step; 0 when nothing was trained.
     """
@@ -61,8 +60,9 @@ class Result(NamedTuple):
     run_dir: Path
     step: int
     finished: bool
-    best_bits_per_byte: float | None
-    last_bits_per_byte: float | None
+    metric: Metric
+    best: float | None
+    last: float | None
     tokens_per_second: float | None
     compile_seconds: float
 
@@ -76,6 +76,7 @@ def train(
     debug_nan: bool = False,
     profile: bool = False,
     stop: Callable[[int], bool] | None = None,
+    watch: Watch | None = None,
 ) -> Result:
     """Trains a model, or goes on where the same call stopped.
 
@@ -91,56 +92,58 @@ def train(
       profile: Record a few steps with JAX's profiler, into `profile/` of the run directory.
       stop: Asked before the first step and after every one, with the number of steps done; True saves and
         returns.
+      watch: Told how training goes, at most five times a second: steps done, loss, tokens a second.
 
     Returns:
       The result; of a finished run, without training.
 
     Raises:
       ConfigError, PatternError: If the configuration is wrong.
-      DataError: If the text is.
+      DataError: If the data is missing or too short.
       RunError: If the run directory cannot be used: taken, of another configuration, not writable.
       CheckpointError: If a checkpoint is damaged or cannot be written.
       DivergedError: If too many updates in a row were skipped because loss or gradient were not finite.
     """
     if jax.default_backend() == "cpu":
         keep_freed_memory()
-    tokenizer = ByteTokenizer()
-    config = resolve(config or presets.preset(presets.DEFAULT), tokenizer)
+    config = config or presets.preset(presets.DEFAULT)
+    task = tasks.init(config.data.task, config.data)
+    config = resolve(config, task)
     path = layout.place(config, run_dir=run_dir, name=name)
-    corpus = load_corpus(config.data.corpus)
-    data = _Data(config, corpus, tokenizer)
+    data = _Data(config, task)
     with (
         asked_to_stop() as asked,
-        layout.claimed(path, config, environment(config, corpus, tokenizer)),
+        layout.claimed(path, config, environment(config, task)),
         Progress(config.train.steps, quiet=quiet) as progress,
         Checkpoints(path / layout.CHECKPOINTS, keep=config.train.keep_checkpoints) as saved,
     ):
-        run = _Run(config, path, data, saved, progress, debug_nan=debug_nan)
+        run = _Run(config, path, data, saved, progress, watch, debug_nan=debug_nan)
         profiler = Profiler(path / layout.PROFILE if profile else None)
         return run.go(profiler, lambda step: asked() or (stop is not None and stop(step)))
 
 
 class _Data:
-    """The batches of a run, on the device."""
+    """What a run's task gives, batches on the device."""
 
-    def __init__(self, config: Config, corpus: Corpus, tokenizer: Tokenizer):
-        data = config.data
-        self.tokenizer = tokenizer
-        sizes = {"seq_len": data.seq_len, "batch_size": data.batch_size, "carry": data.carry}
-        self.train = TrainLoader(
-            encode_documents(corpus.splits["train"], tokenizer), seed=config.train.seed, **sizes
-        )
-        self.validation = EvalLoader(
-            encode_documents(corpus.splits["validation"], tokenizer),
-            max_tokens=config.train.eval_tokens or None,
-            **sizes,
-        )
+    def __init__(self, config: Config, task: AbstractTask):
+        self.task = task
+        self.tokenizer = task.tokenizer(tasks.choose(config.data.task).options)
+        self._seed = config.train.seed
+        self._none_continues = jnp.zeros(config.data.batch_size, bool)
+        # Both before training starts: text may be too short for the longest rows.
+        most = config.train.eval_tokens or None
+        self.validation = task.eval_sets("validation", most)
+        self.test = task.eval_sets("test", most) if config.train.final_test else ()
 
     def batch(self, step: int) -> tuple[TokenBatch, jax.Array, int]:
         """`(batch, continues, bytes of text among the targets)`."""
-        batch = self.train.batch(step)
-        device = TokenBatch(*map(jnp.asarray, batch))
-        return device, jnp.asarray(self.train.continues(step)), num_bytes(batch.targets)
+        batch = self.task.train_batch(self._seed, step)
+        continues = self.task.continues(step)
+        return (
+            TokenBatch(*jax.device_put(tuple(batch))),
+            self._none_continues if continues is None else jnp.asarray(continues),
+            self.task.num_bytes(batch.targets),
+        )
 
 
 class _Pending(NamedTuple):
@@ -161,6 +164,7 @@ class _Run:
         data: _Data,
         saved: Checkpoints,
         progress: Progress,
+        watch: Watch | None,
         *,
         debug_nan: bool,
     ):
@@ -169,6 +173,9 @@ class _Run:
         self.data = data
         self.saved = saved
         self.progress = progress
+        self.watch = watch
+        self.next_watch = 0.0
+        self.metric: Metric = data.task.metric
         self.max_skipped = 0 if debug_nan else config.train.max_skipped
         self.step = 0
         self.standing = Standing()
@@ -183,7 +190,7 @@ class _Run:
         self.logged = (self.step, 0.0)
         """Step and clock at the last line of metrics."""
         self.tokens_a_step = config.data.batch_size * config.data.seq_len
-        self.schedule = jax.jit(learning_rate(config.optimizer, config.train.steps))
+        self.schedule = jax.jit(schedule(config.optimizer, config.train.steps))
 
     def go(self, profiler: Profiler, stop: Callable[[int], bool]) -> Result:
         """Trains from where the directory stands until the end, or until `stop`."""
@@ -198,24 +205,76 @@ class _Run:
                 model = self.trained(state, profiler, stop)
             self.saved.wait()
         finished = self.step == steps
-        if finished and not sample.exists():
-            layout.replace_file(sample, self.sampled(model or self.restored().model).encode())
+        if finished:
+            self.finish(sample, model)
         trained = self.step - self.first_step
         result = Result(
             self.path,
             self.step,
             finished,
-            self.standing.best_bits_per_byte,
-            self.standing.last_bits_per_byte,
+            self.metric,
+            self.standing.best,
+            self.standing.last,
             trained * self.tokens_a_step / self.seconds if trained else None,
             self.compile_seconds,
         )
         self.tell(result, sample)
         return result
 
+    def finish(self, sample: Path, model: LanguageModel | None) -> None:
+        """Writes what a finished run leaves, where it is not there yet; its outcome last.
+
+        Args:
+          sample: The file of text.
+          model: The last weights; None where they are in the checkpoint only.
+        """
+        tokenizer = self.data.tokenizer
+        wants_sample = tokenizer is not None and not sample.exists()
+        wants_outcome = self.config.train.final_test and read_outcome(self.path) is None
+        if not (wants_sample or wants_outcome):
+            return
+        model = model or self.restored().model
+        if tokenizer is not None and wants_sample:
+            layout.replace_file(sample, self.sampled(model, tokenizer).encode())
+        if wants_outcome:
+            self.progress.say("judging the last weights on the validation and the test split ...")
+            judged = (
+                *(self.judged(model, examined, "validation") for examined in self.data.validation),
+                *(self.judged(model, examined, "test") for examined in self.data.test),
+            )
+            write_outcome(self.path, judged, self.run_outcome(model))
+
+    def run_outcome(self, model: LanguageModel) -> RunOutcome:
+        """What the run itself came to."""
+        timed: dict[str, float] = {"peak_bytes": peak_memory()}
+        if trained := self.step - self.first_step:
+            timed |= {
+                "seconds": self.seconds,
+                "tokens_per_second": trained * self.tokens_a_step / self.seconds,
+                "compile_seconds": self.compile_seconds,
+            }
+        return RunOutcome(
+            steps=self.step,
+            skipped=self.standing.skipped,
+            tokens=self.step * self.tokens_a_step,
+            parameters=count_parameters(model)[0],
+            time=timed,
+        )
+
+    def judged(self, model: LanguageModel, examined: EvalSet, split: Split) -> SetOutcome:
+        """A model on a set."""
+        return evaluate(
+            model,
+            examined,
+            split=split,
+            num_bytes=self.data.task.num_bytes,
+            carry_max_seq_len=self.config.data.carry_max_seq_len,
+        )
+
     def restored(self) -> TrainState:
         """The state of the newest checkpoint, or a fresh one."""
-        key = jax.random.key(self.config.train.seed)
+        train = self.config.train
+        key = jax.random.key(train.seed if train.init_seed is None else train.init_seed)
         if self.step == 0:
             return init_state(self.config, key=key)
         template = eqx.filter_eval_shape(lambda: init_state(self.config, key=key))
@@ -255,7 +314,7 @@ class _Run:
                 raise self.diverged(state)
             if evaluating or saving:
                 with self.clock.paused():
-                    better = evaluating and self.evaluated(state.model)
+                    better = evaluating and self.evaluated(state.model) and config.keep_best
                     if saving or better:
                         self.saved.save(state, self.config, self.standing)
             self.saved.check()
@@ -289,35 +348,39 @@ class _Run:
                     "loss": loss,
                     "bits_per_byte": bits,
                     "grad_norm": grad_norm,
-                    "learning_rate": float(self.schedule(updates)),
+                    "learning_rate": self.config.optimizer.learning_rate * float(self.schedule(updates)),
                     "skipped": self.standing.skipped,
                     "tokens": step * self.tokens_a_step,
-                    "epoch": step * config.data.batch_size / self.data.train.windows_per_epoch,
+                    "epoch": self.data.task.epoch(step),
                 },
                 time={"seconds": seconds, "tokens_per_second": speed},
             )
+        if self.watch is not None and time.monotonic() >= self.next_watch:
+            self.next_watch = time.monotonic() + _WATCH_SECONDS
+            self.watch(step, loss, speed)
         if self.progress.due():
             left = (config.train.steps - step) * self.tokens_a_step / speed
             self.progress.update(step, loss, bits, speed, left)
 
     def evaluated(self, model: LanguageModel) -> bool:
         """Evaluates; whether the model is the best so far."""
-        started = time.monotonic()
-        data = self.config.data
-        longest = data.carry_max_seq_len if data.carry else None
-        found = evaluate(model, self.data.validation, carry_max_seq_len=longest)
-        seconds = time.monotonic() - started
-        self.metrics.write("validation", self.step, found._asdict(), time={"seconds": seconds})
-        bits, best = found.bits_per_byte, self.standing.best_bits_per_byte
-        better = math.isfinite(bits) and (best is None or bits < best)
+        found = self.judged(model, self.data.validation[0], "validation")
+        value, best = getattr(found, self.metric), self.standing.best
+        self.metrics.write(
+            "validation",
+            self.step,
+            {name: getattr(found, name) for name in _VALIDATION},
+            time={"seconds": found.time["seconds"]},
+        )
+        better = value is not None and (best is None or _is_better(self.metric, value, best))
         self.standing = msgspec.structs.replace(
             self.standing,
-            last_bits_per_byte=bits,
-            best_bits_per_byte=bits if better else best,
+            last=value,
+            best=value if better else best,
             best_step=self.step if better else self.standing.best_step,
         )
         self.progress.say(
-            f"step {self.step:,}: validation loss {found.loss:.4f}, {bits:.4f} bits/byte"
+            f"step {self.step:,}: validation loss {_number(found.loss)}, {said(self.metric, value)}"
             + (", the best so far" if better and best is not None else "")
         )
         return better
@@ -334,9 +397,8 @@ class _Run:
             f"  A lower optimizer.learning_rate or a longer optimizer.warmup_steps often helps; {kept}."
         )
 
-    def sampled(self, model: LanguageModel) -> str:
+    def sampled(self, model: LanguageModel, tokenizer: Tokenizer) -> str:
         """Text from the model, from the beginning of a document on."""
-        tokenizer = self.data.tokenizer
         (tokens,) = generate(
             model,
             [[tokenizer.document]],
@@ -356,14 +418,43 @@ class _Run:
             say(f"stopped at step {result.step:,} of {self.config.train.steps:,}; to go on:")
             say(f"  griffin train {config} --run-dir {self.path}")
             return
-        say(f"\n{_printable(sample.read_text(encoding='utf-8'))}\n")
-        last, best = result.last_bits_per_byte, result.best_bits_per_byte
+        if self.data.tokenizer is not None:
+            say(f"\n{_printable(sample.read_text(encoding='utf-8'))}\n")
+        last, best = result.last, result.best
         if last is not None and best is not None:
-            say(f"validation {last:.4f} bits/byte, best {best:.4f} at step {self.standing.best_step:,}")
+            at = f"best {best:.4f} at step {self.standing.best_step:,}"
+            say(f"validation {said(self.metric, last)}, {at}")
         if result.tokens_per_second is not None:
             speed = f"{result.tokens_per_second:,.0f} tokens a second"
             say(f"{speed}, {result.compile_seconds:.1f} s of compiling")
-        say(f"next: griffin sample {self.path}")
+        if self.data.tokenizer is not None:
+            say(f"next: griffin sample {self.path}")
+
+
+_VALIDATION = ("loss", "bits_per_byte", "accuracy", "exact", "targets", "bytes")
+_WORDS: dict[Metric, str] = {
+    "accuracy": "of the targets right",
+    "exact": "of the rows right",
+    "bits_per_byte": "bits/byte",
+    "loss": "nats a target",
+}
+
+
+def said(metric: Metric, value: float | None) -> str:
+    """A value of a metric in words.
+
+    >>> said("bits_per_byte", 1.5)
+    '1.5000 bits/byte'
+    """
+    return f"{_number(value)} {_WORDS[metric]}"
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4f}"
+
+
+def _is_better(metric: Metric, value: float, than: float) -> bool:
+    return value > than if HIGHER_IS_BETTER[metric] else value < than
 
 
 def _due(every: int, step: int) -> bool:

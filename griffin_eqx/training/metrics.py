@@ -6,7 +6,8 @@ lines of a run that was stopped and taken up again equal those of one that was n
 ```
 train       loss (nats a target), bits_per_byte, grad_norm, learning_rate, skipped (updates so far), tokens,
             epoch; time: seconds (of training, in this session), tokens_per_second
-validation  loss, bits_per_byte, targets, bytes; time: seconds (of the evaluation)
+validation  loss, bits_per_byte, accuracy, exact, targets, bytes, as in `outcome.SetOutcome`; time: seconds (of
+            the evaluation)
 skipped     batch (the data step, from 0), loss, grad_norm: the update that was skipped; null is not finite
 ```
 """

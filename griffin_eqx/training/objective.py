@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from griffin_eqx.block import Cache, SequenceLayout
 from griffin_eqx.model import LanguageModel, Remat
-from griffin_eqx.nn.cross_entropy import summed_nll, token_nll
+from griffin_eqx.nn.cross_entropy import summed_nll, token_scores
 
 
 class TokenBatch(NamedTuple):
@@ -59,18 +59,23 @@ def batch_nll(
 
 def evaluate_batch(
     model: LanguageModel, batch: TokenBatch, cache: Cache | None
-) -> tuple[Float[Array, "batch seq_len"], Cache | None]:
-    """The negative log-likelihood of each target in nats, 0 where there is none, and the cache after."""
+) -> tuple[Float[Array, "batch seq_len"], Bool[Array, "batch seq_len"], Cache | None]:
+    """Judges each target.
+
+    Returns:
+      `(nll, predicted, cache)`: the negative log-likelihood in nats, 0 where there is no target; whether the
+      target scores above all other tokens (`token_scores`); the cache after the batch.
+    """
     hidden, cache = batch_hidden(model, batch, cache)
     embedding = model.embedding
-    nll = token_nll(
+    nll, predicted = token_scores(
         hidden.reshape(-1, hidden.shape[-1]),
         embedding.weight,
         batch.targets.reshape(-1),
         vocab_size=embedding.vocab_size,
         soft_cap=model.logit_soft_cap,
     )
-    return nll.reshape(batch.targets.shape), cache
+    return nll.reshape(batch.targets.shape), predicted.reshape(batch.targets.shape), cache
 
 
 def init_batch_cache(model: LanguageModel, batch_size: int, max_seq_len: int) -> Cache:

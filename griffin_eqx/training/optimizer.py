@@ -4,33 +4,52 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import optax
 
 from griffin_eqx.config import OptimizerConfig
 from griffin_eqx.model import LanguageModel
 
 
-def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Linear warm-up from 0 to the peak, then a cosine down to `final_fraction` of it at the last step."""
+def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """The learning rate as a part of its peak: linear warm-up from 0 to 1, then a cosine down to `final_fraction`."""
     warmup = min(config.warmup_steps, steps)
     return optax.warmup_cosine_decay_schedule(
-        init_value=0.0 if warmup else config.learning_rate,
-        peak_value=config.learning_rate,
+        init_value=0.0 if warmup else 1.0,
+        peak_value=1.0,
         warmup_steps=warmup,
         decay_steps=max(steps, warmup + 1),
-        end_value=config.learning_rate * config.final_fraction,
+        end_value=config.final_fraction,
     )
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clipping, AdamW, schedule. Matrices decay; norms, biases and decay parameters do not."""
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformationExtraArgs:
+    """Clipping, AdamW, schedule. Matrices decay; norms, biases and decay parameters do not.
+
+    Its `update` takes the peak of the learning rate as `peak`: an argument, so that one compiled program serves
+    every learning rate.
+    """
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     return optax.chain(
         *clip,
         optax.scale_by_adam(config.beta1, config.beta2, config.eps),
         optax.add_decayed_weights(config.weight_decay, mask=decays),
-        optax.scale_by_learning_rate(learning_rate(config, steps)),
+        _scale_by_learning_rate(schedule(config, steps)),
     )
+
+
+def _scale_by_learning_rate(part: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """`optax.scale_by_learning_rate`, its state too, but for the peak, which is given at each update."""
+
+    def init(params: Any) -> Any:
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    def update(updates: Any, state: Any, params: Any = None, *, peak: Any = None, **_: Any):
+        rate = peak * part(state.count)
+        scaled = jax.tree.map(lambda u: jnp.asarray(-rate, u.dtype) * u, updates)
+        return scaled, optax.ScaleByScheduleState(optax.safe_increment(state.count))
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def decays(model: LanguageModel) -> Any:

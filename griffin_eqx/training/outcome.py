@@ -11,9 +11,8 @@ import msgspec
 
 from griffin_eqx.errors import RunError
 from griffin_eqx.task import Split
+from griffin_eqx.training.run_directory import OUTCOME as OUTCOME
 from griffin_eqx.training.run_directory import replace_file
-
-OUTCOME = "outcome.jsonl"
 
 
 class _Base(msgspec.Struct, frozen=True, tag_field="kind"):

@@ -1,36 +1,36 @@
-"""The configuration that a run is really made with: nothing left to the tokenizer or to aliases."""
+"""The configuration that a run is really made with: nothing left to the task or to aliases."""
 
 import msgspec
 
-from griffin_eqx import registry
+from griffin_eqx import registry, tasks
 from griffin_eqx.config import Config
-from griffin_eqx.data import Tokenizer
 from griffin_eqx.errors import ConfigError
 from griffin_eqx.nn import Policy
+from griffin_eqx.task import AbstractTask
 
 
-def resolve(config: Config, tokenizer: Tokenizer) -> Config:
-    """Puts in canonical block names and the size of the vocabulary, and checks what belongs together.
+def resolve(config: Config, task: AbstractTask) -> Config:
+    """Puts in canonical names of blocks and task and the size of the vocabulary, and checks what belongs together.
 
     Resolving twice changes nothing.
 
     Raises:
-      ConfigError: If the precision cannot be read, the vocabulary is smaller than the tokenizer's, or the
+      ConfigError: If the precision cannot be read, the vocabulary is smaller than the task's, or the
         batch cannot be cut into the parts of the accumulation.
-      PatternError: If the pattern names an unknown block.
+      PatternError: If the pattern names an unknown block, or `data.task` an unknown task.
     """
     model = config.model
     model = msgspec.structs.replace(
         model,
         pattern=str(registry.resolve(model.pattern)),
         blocks={registry.find(name).name: options for name, options in model.blocks.items()},
-        vocab_size=model.vocab_size or tokenizer.vocab_size,
+        vocab_size=model.vocab_size or task.vocab_size,
     )
     wrong = []
-    if model.vocab_size is not None and model.vocab_size < tokenizer.vocab_size:
+    if model.vocab_size is not None and model.vocab_size < task.vocab_size:
         wrong.append(
-            f"model.vocab_size={model.vocab_size} is less than the {tokenizer.vocab_size} tokens of the "
-            f"tokenizer {tokenizer.name!r}; leave it out."
+            f"model.vocab_size={model.vocab_size} is less than the {task.vocab_size} tokens of the "
+            f"task {config.data.task}; leave it out."
         )
     rows, parts = config.data.batch_size, config.optimizer.accumulation
     if rows % parts:
@@ -39,4 +39,5 @@ def resolve(config: Config, tokenizer: Tokenizer) -> Config:
         raise ConfigError("\n".join(wrong))
     policy = Policy.parse(config.train.precision)
     train = msgspec.structs.replace(config.train, precision=str(policy))
-    return msgspec.structs.replace(config, model=model, train=train)
+    data = msgspec.structs.replace(config.data, task=tasks.resolve(config.data.task))
+    return msgspec.structs.replace(config, model=model, data=data, train=train)

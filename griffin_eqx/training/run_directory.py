@@ -4,7 +4,8 @@
 config.toml     the resolved configuration; `griffin train runs/NAME/config.toml` is the same run
 metrics.jsonl   one object a line (`metrics.py`)
 checkpoints/    the newest ones and the best (`checkpoints.py`)
-samples/        text, one file a step
+samples/        text, one file a step, where the task has text
+outcome.jsonl   what a finished run came to (`outcome.py`), with `train.final_test`
 env.json        versions, devices, commit, digest of the data
 ```
 """
@@ -36,9 +37,10 @@ CONFIG, METRICS, CHECKPOINTS, SAMPLES, ENV = (
     "samples",
     "env.json",
 )
-PROFILE, LOCK = "profile", ".lock"
-_OURS = (CONFIG, METRICS, CHECKPOINTS, SAMPLES, ENV, PROFILE, LOCK)
-_UNFINISHED = re.compile(r"\.(config\.toml|metrics\.jsonl|env\.json)\.new")  # what `replace_file` may leave
+PROFILE, LOCK, OUTCOME, FAILURE = "profile", ".lock", "outcome.jsonl", "failure.json"
+_OURS = (CONFIG, METRICS, CHECKPOINTS, SAMPLES, ENV, PROFILE, LOCK, OUTCOME, FAILURE)
+# What `replace_file` may leave.
+_UNFINISHED = re.compile(r"\.(config\.toml|(metrics|outcome)\.jsonl|(env|failure)\.json)\.new")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]{0,99}")
 
 
@@ -157,7 +159,7 @@ def _settle(path: Path, config: Config, facts: dict[str, Any]) -> None:
                 + "".join(f"  {line}\n" for line in changed)
                 + f"  {path}\n  Name another one with --run-dir or --name, or give that configuration."
             )
-        _same_data(path, facts)
+        _same_data(path, config, facts)
     else:
         replace_file(path / ENV, (json.dumps(facts, indent=2) + "\n").encode())
         replace_file(path / CONFIG, dumps(config).encode())
@@ -165,7 +167,7 @@ def _settle(path: Path, config: Config, facts: dict[str, Any]) -> None:
         (path / name).mkdir(exist_ok=True)
 
 
-def _same_data(path: Path, facts: dict[str, Any]) -> None:
+def _same_data(path: Path, config: Config, facts: dict[str, Any]) -> None:
     try:
         there = json.loads((path / ENV).read_text(encoding="utf-8"))["data"]["digest"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -174,10 +176,11 @@ def _same_data(path: Path, facts: dict[str, Any]) -> None:
             f"  {path / ENV}: {type(error).__name__}\n  Copy it again, or start in another directory."
         ) from None
     if there != facts["data"]["digest"]:
+        of = facts["data"].get("corpus", config.data.task)
         raise RunError(
-            f"The text of {facts['data']['corpus']!r} has changed since the run began: its digest was "
+            f"The data of {of!r} has changed since the run began: its digest was "
             f"{there[:12]} and is {facts['data']['digest'][:12]}.\n"
-            f"  {path}\n  Bring the old text back, or start in another directory."
+            f"  {path}\n  Bring the old data back, or start in another directory."
         )
 
 

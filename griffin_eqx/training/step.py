@@ -71,36 +71,43 @@ class Step:
     """The jitted update: `step(state, batch, continues)` gives `(state, metrics)`.
 
     The state is donated: its buffers become those of the new one. `continues` says for each row whether it
-    goes on from the row of the step before.
+    goes on from the row of the step before. The peak of the learning rate is an argument of the program, so that
+    runs that differ in it, as in their seeds, share what is compiled.
     """
 
-    def __init__(self, update: Callable[..., tuple[TrainState, Metrics]]):
+    def __init__(self, update: Callable[..., tuple[TrainState, Metrics]], peak: float):
         self._update: Any = eqx.filter_jit(update, donate="all-except-first")
+        self._peak = jnp.asarray(peak, jnp.float32)
 
     def __call__(
         self, state: TrainState, batch: TokenBatch, continues: Bool[Array, " batch"]
     ) -> tuple[TrainState, Metrics]:
         """Runs one update, compiling it first where the shapes are new."""
-        return self._update((batch, continues), state)
+        return self._update((batch, continues, self._peak), state)
+
+    def lower(self, state: TrainState, batch: TokenBatch, continues: Bool[Array, " batch"]) -> Any:
+        """The program for these shapes, not compiled yet."""
+        return self._update.lower((batch, continues, self._peak), state)
 
     def compile(
         self, state: TrainState, batch: TokenBatch, continues: Bool[Array, " batch"]
     ) -> "CompiledStep":
         """Compiles for these shapes now."""
-        return CompiledStep(self._update.lower((batch, continues), state).compile())
+        return CompiledStep(self.lower(state, batch, continues).compile(), self._peak)
 
 
 class CompiledStep:
     """A step compiled ahead of time."""
 
-    def __init__(self, executable: Any):
+    def __init__(self, executable: Any, peak: Float[Array, ""]):
         self.executable = executable
+        self._peak = peak
 
     def __call__(
         self, state: TrainState, batch: TokenBatch, continues: Bool[Array, " batch"]
     ) -> tuple[TrainState, Metrics]:
         """Runs one update."""
-        return self.executable((batch, continues), state)
+        return self.executable((batch, continues, self._peak), state)
 
 
 def make_step(config: Config) -> Step:
@@ -138,7 +145,7 @@ def make_step(config: Config) -> Step:
         return nll, jax.tree.map(lambda z: z.reshape(-1, *z.shape[2:]), cache), grads
 
     def update(inputs, state: TrainState):
-        batch, continues = inputs
+        batch, continues, peak = inputs
         model, cache = state.model, state.cache
         if cache is not None:
             fresh = init_batch_cache(model, continues.shape[0], config.data.carry_max_seq_len)
@@ -148,7 +155,7 @@ def make_step(config: Config) -> Step:
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(grad_norm) & jnp.isfinite(nll)
         parameters, static = eqx.partition(model, eqx.is_inexact_array)
-        updates, new_optimizer = optimizer.update(grads, state.optimizer, parameters)
+        updates, new_optimizer = optimizer.update(grads, state.optimizer, parameters, peak=peak)
         new_parameters = optax.apply_updates(parameters, updates)
 
         # A select of scalars inside of the update's own loops: costs no pass over memory.
@@ -168,4 +175,4 @@ def make_step(config: Config) -> Step:
         )
         return new_state, Metrics(nll, targets, grad_norm, finite)
 
-    return Step(update)
+    return Step(update, config.optimizer.learning_rate)

@@ -33,6 +33,7 @@ def test_best_and_last_are_what_they_say(run_dir):
     standing = checkpoints.describe(run_dir / "checkpoints", 12).standing
     assert best.step == standing.best_step
     assert best.config == load_file(run_dir / "config.toml")
+    assert best.tokenizer is not None
     logits, _ = best.model(jnp.asarray(best.tokenizer.encode("abc"), jnp.int32))
     assert logits.shape == (3, 257)
     if best.step != 12:

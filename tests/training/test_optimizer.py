@@ -6,14 +6,14 @@ import pytest
 from griffin_eqx.config import OptimizerConfig
 from griffin_eqx.model import LanguageModel
 from griffin_eqx.training.naming import flatten
-from griffin_eqx.training.optimizer import decays, learning_rate
+from griffin_eqx.training.optimizer import decays, schedule
 
 pytestmark = pytest.mark.core
 
 
 def rates(config, steps):
-    schedule = learning_rate(config, steps)
-    return lambda step: np.asarray(schedule(step)).item()
+    part = schedule(config, steps)
+    return lambda step: config.learning_rate * np.asarray(part(step)).item()
 
 
 def test_the_learning_rate_starts_peaks_and_ends_where_the_config_says():

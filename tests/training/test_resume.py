@@ -95,8 +95,8 @@ def test_every_line_of_the_metrics_makes_sense(tmp_path, make_config):
     assert lines[0]["tokens"] == 3 * 4 * 16
     assert lines[0]["epoch"] == pytest.approx(3 * 4 / (11000 / 16), rel=0.5)
     assert lines[3]["learning_rate"] < lines[0]["learning_rate"] < config.optimizer.learning_rate
-    assert result.last_bits_per_byte == lines[-1]["bits_per_byte"]
-    assert result.best_bits_per_byte == min(lines[1]["bits_per_byte"], lines[-1]["bits_per_byte"])
+    assert result.last == lines[-1]["bits_per_byte"]
+    assert result.best == min(lines[1]["bits_per_byte"], lines[-1]["bits_per_byte"])
     assert result.tokens_per_second is not None
     assert result.tokens_per_second > 0
     assert result.compile_seconds > 0

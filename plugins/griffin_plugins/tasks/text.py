@@ -1,0 +1,136 @@
+"""Language modelling: the next token of a corpus."""
+
+import dataclasses
+import functools
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Bool, Integer
+
+from griffin_eqx.config import DataConfig
+from griffin_eqx.data import (
+    Batch,
+    ByteTokenizer,
+    Corpus,
+    DataError,
+    EvalLoader,
+    Tokenizer,
+    TokenStream,
+    TrainLoader,
+    encode_documents,
+    load_corpus,
+    num_bytes,
+)
+from griffin_eqx.task import AbstractTask, EvalSet, Metric, Split
+
+
+@dataclasses.dataclass(frozen=True)
+class TextOptions:
+    """The text task has no options: `data.corpus` and what follows it say which text."""
+
+
+class TextTask(AbstractTask):
+    """Every token of `data.corpus` from those before it, as bytes.
+
+    The sets of a split are the same text, cut into rows of `data.seq_len` and of each of `data.eval_lengths`, so
+    that losses by position compare: a longer row has more of it before each token. With `data.carry` rows go on
+    from batch to batch.
+    """
+
+    name = "text"
+    summary = "next token of a corpus (data.corpus)"
+    source = "De et al. 2024, arXiv:2402.19427, section 3"
+    Options = TextOptions
+    metric: ClassVar[Metric] = "bits_per_byte"
+
+    def __init__(self, data: DataConfig, corpus: Corpus):
+        self._data = data
+        self._corpus = corpus
+        self._tokenizer = ByteTokenizer()
+        self._stream = functools.cache(self._encoded)
+        self._loader = functools.lru_cache(maxsize=8)(self._loaded)
+
+    @classmethod
+    def init(cls, options: TextOptions, data: DataConfig) -> "TextTask":
+        """Loads the corpus.
+
+        Raises:
+          DataError: If its text is missing or too short.
+        """
+        return cls(data, load_corpus(data.corpus))
+
+    @classmethod
+    def tokenizer(cls, options: TextOptions) -> Tokenizer:
+        """Bytes."""
+        return ByteTokenizer()
+
+    @property
+    def vocab_size(self) -> int:
+        """The tokenizer's."""
+        return self._tokenizer.vocab_size
+
+    def train_batch(self, seed: int, step: int) -> Batch:
+        """Gives the windows of a step (`TrainLoader`)."""
+        return self._loader(seed).batch(step)
+
+    def continues(self, step: int) -> Bool[np.ndarray, " batch"] | None:
+        """With `data.carry`, every row except where a pass begins."""
+        return self._loader(0).continues(step) if self._data.carry else None
+
+    def epoch(self, step: int) -> float:
+        """Passes over the training text before a step."""
+        return step * self._data.batch_size / self._loader(0).windows_per_epoch
+
+    def num_bytes(self, targets: Integer[np.ndarray, "*shape"]) -> int:
+        """Counts the targets that are bytes of text."""
+        return num_bytes(targets)
+
+    def eval_sets(self, split: Split, max_tokens: int | None = None) -> tuple[EvalSet, ...]:
+        """The split in rows of `data.seq_len`, then of each of `data.eval_lengths`; all of it when None.
+
+        Raises:
+          DataError: If the text is shorter than such a row.
+        """
+        lengths = dict.fromkeys((self._data.seq_len, *self._data.eval_lengths))
+        return tuple(self._eval_set(split, max_tokens, length) for length in lengths)
+
+    def _eval_set(self, split: Split, max_tokens: int | None, seq_len: int) -> EvalSet:
+        data, stream = self._data, self._stream(split)
+        longer = seq_len > data.seq_len
+        # As many tokens a batch, so that long rows need no more memory.
+        rows = data.batch_size if not longer else max(1, data.batch_size * data.seq_len // seq_len)
+        known = min(len(stream), max_tokens or len(stream))
+        if longer and known <= seq_len:
+            raise DataError(
+                f"There is too little text for data.eval_lengths={seq_len}: {known} tokens.",
+                where=f"in the {split} split, of which train.eval_tokens are read",
+                hint="Leave that length out, raise train.eval_tokens, or give more text.",
+            )
+        loader = EvalLoader(stream, seq_len=seq_len, batch_size=rows, max_tokens=max_tokens, carry=data.carry)
+        return EvalSet(f"length {seq_len}", seq_len, len(loader), loader.batch, carry=data.carry)
+
+    @property
+    def digest(self) -> str:
+        """The corpus's."""
+        return self._corpus.digest
+
+    def facts(self) -> dict[str, Any]:
+        """Corpus, its source, and the tokenizer."""
+        return {
+            "corpus": self._corpus.name,
+            "source": self._corpus.source,
+            "tokenizer": {"name": self._tokenizer.name, "digest": self._tokenizer.digest},
+        }
+
+    def _encoded(self, split: str) -> TokenStream:
+        return encode_documents(self._corpus.splits[split], self._tokenizer)
+
+    def _loaded(self, seed: int) -> TrainLoader:
+        data = self._data
+        return TrainLoader(
+            self._stream("train"),
+            seed=seed,
+            seq_len=data.seq_len,
+            batch_size=data.batch_size,
+            carry=data.carry,
+        )
