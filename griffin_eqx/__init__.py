@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from griffin_eqx import presets as presets
     from griffin_eqx import registry as registry
+    from griffin_eqx.ablation.ablate import ablate as ablate
     from griffin_eqx.block import AbstractBlock as AbstractBlock
     from griffin_eqx.block import Dims as Dims
     from griffin_eqx.block import SequenceLayout as SequenceLayout
@@ -53,6 +54,7 @@ _HOMES = {
     "Pattern": "pattern",
     "PatternError": "pattern",
     "SequenceLayout": "block",
+    "ablate": "ablation.ablate",
     "capture": "model",
     "check_block": "verify",
     "describe": "summary",
@@ -84,6 +86,7 @@ __all__ = [
     "Pattern",
     "PatternError",
     "SequenceLayout",
+    "ablate",
     "capture",
     "check_block",
     "describe",

@@ -1,0 +1,150 @@
+"""`gx.ablate`: from a plan to a report, in as many sessions as it takes."""
+
+import shlex
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from importlib import import_module, util
+from pathlib import Path
+from typing import NamedTuple
+
+from griffin_eqx import registry
+from griffin_eqx.ablation import folder as disk
+from griffin_eqx.ablation import machine
+from griffin_eqx.ablation.board import Board
+from griffin_eqx.ablation.campaign import Campaign
+from griffin_eqx.ablation.plan import Plan
+from griffin_eqx.ablation.pool import Pool
+from griffin_eqx.ablation.schedule import Broken, Done
+from griffin_eqx.errors import RunError
+from griffin_eqx.training.run_directory import RUNS
+from griffin_eqx.training.stopping import asked_to_stop
+
+
+class Ablation(NamedTuple):
+    """What an ablation came to.
+
+    Attributes:
+      folder: Its folder.
+      finished: Whether every run has ended; otherwise the same call goes on with it.
+      done: Runs that have an outcome.
+      failed: Runs that have none and will get none, by their path in the folder, and why.
+      report: The report; None where there is none yet.
+    """
+
+    folder: Path
+    finished: bool
+    done: int
+    failed: dict[Path, str]
+    report: Path | None
+
+
+def ablate(
+    plan: Plan | str | Path,
+    *,
+    folder: str | Path | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    quiet: bool = False,
+    retry: bool = False,
+) -> Ablation:
+    """Runs an ablation, or goes on where the same call stopped, and writes its report.
+
+    Each run trains in a process of its own share of the processor. A run's numbers are the same bits whatever
+    runs beside it, and whether it was interrupted or not. The first SIGINT or SIGTERM lets the runs under way save, and
+    returns; the second ends them at once, and costs what they did since their last checkpoint.
+
+    Args:
+      plan: The plan, or its file.
+      folder: Where everything goes; `runs/NAME` when None.
+      workers: Runs at once; one a core when None.
+      threads: Cores of each run; settled when the ablation begins.
+      quiet: Print nothing.
+      retry: Try failed runs again, those that diverged left out.
+
+    Returns:
+      What came of it.
+
+    Raises:
+      PlanError: If the plan is wrong.
+      RunError: If the folder cannot be used: another process runs it, or it has begun with another configuration.
+    """
+    from griffin_eqx.ablation.load import load_plan
+    from griffin_eqx.ablation.work_out import work_out
+
+    for name, value in (("workers", workers), ("threads", threads)):
+        if value is not None and value < 1:
+            raise RunError(
+                f"{name}={value}: there must be at least one.\nLeave it out for what suits this machine."
+            )
+    if not isinstance(plan, Plan):
+        plan = load_plan(plan)
+    design = work_out(plan)
+    folder = Path(folder) if folder is not None else RUNS / (plan.name or "ablation")
+    with asked_to_stop() as asked, disk.locked(folder) as lock, Board(quiet=quiet) as board:
+        disk.take_design(folder, design)
+        disk.keep_plan(folder, design.plan)
+        if retry and (again := disk.forgive(folder, design)):
+            board.say(f"{again} failed runs are tried again")
+        workers, threads = machine.usual(
+            workers, disk.settle_threads(folder, threads, machine.usual(workers)[1])
+        )
+        with closing(
+            Pool(folder, workers=workers, threads=threads, plugins=plugin_files(), inherited=[lock])
+        ) as pool:
+            return run(Campaign(folder, design, pool), board, asked)
+
+
+def run(campaign: Campaign, board: Board, stop: Callable[[], bool]) -> Ablation:
+    """Runs a campaign, and tells and reports what came of it."""
+    folder = campaign.folder
+    board.watch(campaign)
+    finished = campaign.go(stop, board.heard)
+    board.close()
+    failed = {path: end for path, end in campaign.ends.items() if isinstance(end, Broken)}
+    done = sum(isinstance(end, Done) for end in campaign.ends.values())
+    for path, end in failed.items():
+        board.say(f"failed: {folder / path}\n  {end.kind}: {end.reason}", style="red")
+    report = _report(folder, board) if done else None
+    if not finished:
+        ended, total = campaign.counts
+        board.say(f"stopped with {ended} of {total} runs done; to go on:\n  {again(folder)}")
+    elif any(end.kind != "diverged" for end in failed.values()):
+        board.say(f"to try failed runs again:\n  {again(folder)} --retry")
+    if report is not None:
+        board.say(f"report: {report}")
+    return Ablation(folder, finished, done, {path: end.reason for path, end in failed.items()}, report)
+
+
+def again(folder: Path) -> str:
+    """The command that goes on with an ablation."""
+    return shlex.join(["griffin", "ablate", str(folder / disk.PLAN), "--folder", str(folder)])
+
+
+def plugin_files() -> list[Path]:
+    """The files that `--plugin` has added blocks and tasks from, in this process.
+
+    Raises:
+      RunError: If a block or task is known to this process alone.
+    """
+    files = []
+    for entry in registry.entries():
+        if not registry.is_added(entry):
+            continue
+        module = entry.target.partition(":")[0]
+        file = getattr(sys.modules.get(module), "__file__", None)
+        if file is None:
+            raise RunError(
+                f"{entry.name!r} was added to this process alone ({entry.target}), and each run has a process of its "
+                "own.\nPut it into a file and add that with registry.add_file or --plugin FILE."
+            )
+        files.append(Path(file))
+    return list(dict.fromkeys(files))
+
+
+def _report(folder: Path, board: Board) -> Path | None:
+    """Writes the reports; None where there is nothing that writes them."""
+    if util.find_spec("griffin_eqx.ablation.report") is None:
+        return None
+    report = import_module("griffin_eqx.ablation.report")
+    return report.write_reports(folder)

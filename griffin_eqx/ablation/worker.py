@@ -1,0 +1,190 @@
+"""A process that trains one run after the other: `python -m griffin_eqx.ablation.worker`, started by `pool.py`.
+
+It reads jobs from standard input and answers on standard output (`messages.py`). Its share of the processor is
+settled before JAX starts, because XLA makes as many threads as the process may use cores. When its input ends,
+whoever started it is gone, and it ends on the spot: what it had saved is whole, however it ends. Ctrl-C reaches the
+whole process group; here only a run hears it.
+"""
+
+import argparse
+import math
+import os
+import queue
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from griffin_eqx.ablation.messages import (
+    Failed,
+    Finished,
+    FromWorker,
+    Job,
+    Ready,
+    Stepped,
+    Stop,
+    Stopped,
+    ToWorker,
+)
+from griffin_eqx.errors import DivergedError, GriffinError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the worker until its input ends or it must not go on."""
+    parser = argparse.ArgumentParser(prog="python -m griffin_eqx.ablation.worker", description=__doc__)
+    parser.add_argument(
+        "--cores", default="", help="numbers of the cores to run on, as 0,1; all when left out"
+    )
+    parser.add_argument("--cache", help="folder of JAX's compilation cache")
+    parser.add_argument("--plugin", action="append", default=[], help="a file of blocks and tasks")
+    arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pipes = Pipes.take()
+    cores = [int(core) for core in arguments.cores.split(",") if core]
+    threads = take_share(cores)
+    platform = start_jax(arguments.cache, arguments.plugin)
+    from griffin_eqx.training.loop import train
+
+    pipes.tell(Ready(platform=platform, threads=threads))
+    return serve(pipes, train)
+
+
+def take_share(cores: list[int]) -> int:
+    """Keeps the process to some cores; before JAX starts, or XLA's threads are made already.
+
+    Where the system has no such thing XLA is told how many threads to make, and they run where they like.
+
+    Returns:
+      How many cores it may use.
+    """
+    if not cores:
+        return usable_cores()
+    os.environ["NPROC"] = str(len(cores))  # XLA's; affinity alone would do on Linux
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    return len(cores)
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def start_jax(cache: str | None, plugins: list[str]) -> str:
+    """Starts JAX with a compilation cache, and adds the blocks and tasks of files; gives the platform."""
+    import jax
+
+    from griffin_eqx import registry
+
+    # JAX writes an entry in place: one that is read half-written costs a compilation, and says so.
+    warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry", UserWarning)
+    if cache and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    for plugin in plugins:
+        registry.add_file(plugin)
+    return jax.default_backend()
+
+
+class Pipes:
+    """Both ends of the conversation.
+
+    Args:
+      source: Where jobs come from; its end ends the process.
+      sink: Where answers go.
+    """
+
+    def __init__(self, source: BinaryIO, sink: BinaryIO):
+        self._sink = sink
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self.stop = threading.Event()
+        threading.Thread(target=self._listen, args=(source,), daemon=True).start()
+
+    @classmethod
+    def take(cls) -> "Pipes":
+        """Takes standard input and output for itself: whatever else is printed goes to standard error."""
+        source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
+        with open(os.devnull, "rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
+        os.dup2(2, 1)
+        return cls(source, sink)
+
+    def next_job(self) -> Job:
+        """Waits for a job."""
+        return self._jobs.get()
+
+    def tell(self, message: FromWorker) -> None:
+        """Sends a message."""
+        try:
+            self._sink.write(msgspec.json.encode(message) + b"\n")
+        except BrokenPipeError:  # nobody is there any more
+            os._exit(1)
+
+    def _listen(self, source: BinaryIO) -> None:
+        decoder = msgspec.json.Decoder(ToWorker)
+        for line in source:
+            message = decoder.decode(line)
+            if isinstance(message, Stop):
+                self.stop.set()
+            else:
+                self._jobs.put(message)
+        os._exit(0)
+
+
+def serve(pipes: Pipes, train: Callable[..., Any]) -> int:
+    """Trains what comes; returns, with an exit code, where the process had better not go on."""
+    while True:
+        job = pipes.next_job()
+        _fresh_memory()
+        try:
+            end = Stopped() if pipes.stop.is_set() else _run(job, pipes, train)
+        except DivergedError as error:
+            end = Failed(reason=str(error), diverged=True)
+        except GriffinError as error:
+            end = Failed(reason=str(error))
+        except Exception as error:
+            import traceback
+
+            traceback.print_exc()
+            pipes.tell(Failed(reason=f"{type(error).__name__}: {error}"))
+            return 1  # what it has left behind in this process is unknown
+        pipes.tell(end)
+        if isinstance(end, Stopped):
+            return 0
+
+
+def _run(job: Job, pipes: Pipes, train: Callable[..., Any]) -> Finished | Stopped:
+    def watch(step: int, loss: float, tokens_per_second: float) -> None:
+        pipes.tell(
+            Stepped(
+                step=step, loss=loss if math.isfinite(loss) else None, tokens_per_second=tokens_per_second
+            )
+        )
+
+    result = train(
+        job.config, run_dir=job.run_dir, quiet=True, stop=lambda step: pipes.stop.is_set(), watch=watch
+    )
+    end = Finished if result.finished else Stopped
+    return end(compile_seconds=result.compile_seconds)
+
+
+def _fresh_memory() -> None:
+    """Hands back what earlier runs have left, and lets the process's peak of memory begin anew, on Linux."""
+    from griffin_eqx.cpu_memory import release_freed_memory
+
+    release_freed_memory()
+    peak = Path("/proc/self/clear_refs")
+    if peak.exists():
+        peak.write_text("5")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""An ablation without JAX, in processes of its own: `stub.py ablation FOLDER WORKERS` and `stub.py worker ...`.
+
+A run counts its steps in the file `step` of its folder, a hundredth of a second each, and goes on from there. What is
+to go wrong with the runs of a variant stands in the file `misbehave/VARIANT` of the ablation's folder.
+"""
+
+import os
+import signal
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from griffin_eqx.ablation import ablate, folder, worker
+from griffin_eqx.ablation.board import Board
+from griffin_eqx.ablation.campaign import Campaign
+from griffin_eqx.ablation.design import Design
+from griffin_eqx.ablation.messages import Ready
+from griffin_eqx.ablation.pool import Pool
+from griffin_eqx.errors import ConfigError, DivergedError
+from griffin_eqx.training.outcome import RunOutcome, SetOutcome, write_outcome
+from griffin_eqx.training.stopping import asked_to_stop
+
+COMMAND = (sys.executable, __file__, "worker")
+
+
+class Result(NamedTuple):
+    finished: bool
+    compile_seconds: float = 0.5
+
+
+def train(config, *, run_dir, quiet, stop, watch):
+    path = Path(run_dir)
+    plan, variant = path.parents[4], path.parts[-4]
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.toml").touch()
+    file = plan / "misbehave" / variant
+    misbehaviour = file.read_text() if file.exists() else ""
+    counter = path / "step"
+    step = int(counter.read_text()) if counter.exists() else 0
+    with asked_to_stop() as asked:
+        while step < config.train.steps:
+            if asked() or stop(step):
+                return Result(finished=False)
+            time.sleep(0.01)
+            step += 1
+            folder.replace_file(counter, str(step).encode())
+            watch(step, 1.0, 100.0)
+            if misbehaviour == "diverge":
+                raise DivergedError("not finite.\n  at step 1")
+            if misbehaviour == "error":
+                raise ConfigError("this cannot be.")
+            if misbehaviour == "bug":
+                raise ZeroDivisionError("by hand")
+            if misbehaviour == "die":
+                print("last words", file=sys.stderr, flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+    with open(plan / "trained", "a") as log:
+        log.write(f"{path.relative_to(plan)}\n")
+    value = config.train.seed + 100 * config.optimizer.learning_rate
+    kept = SetOutcome(
+        split="validation",
+        name="length 16",
+        seq_len=16,
+        rows=1,
+        targets=1,
+        bytes=0,
+        loss=value,
+        bits_per_byte=None,
+        accuracy=value,
+        exact=value,
+        by_position=(),
+    )
+    write_outcome(path, (kept,), RunOutcome(steps=step, skipped=0, tokens=1, parameters=1))
+    return Result(finished=True)
+
+
+def as_worker():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pipes = worker.Pipes.take()
+    pipes.tell(Ready(platform="cpu", threads=1))
+    return worker.serve(pipes, train)
+
+
+def as_ablation(path, workers):
+    design = msgspec.json.decode((path / "design.json").read_bytes(), type=Design)
+    with asked_to_stop() as asked, folder.locked(path) as lock, Board() as board:
+        pool = Pool(path, workers=workers, threads=1, inherited=[lock], command=COMMAND)
+        with closing(pool):
+            return 0 if ablate.run(Campaign(path, design, pool), board, asked).finished else 130
+
+
+if __name__ == "__main__":
+    sys.exit(as_worker() if sys.argv[1] == "worker" else as_ablation(Path(sys.argv[2]), int(sys.argv[3])))
