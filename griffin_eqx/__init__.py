@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from griffin_eqx.sampling.generate import generate as generate
     from griffin_eqx.summary import ModelSummary as ModelSummary
     from griffin_eqx.summary import describe as describe
+    from griffin_eqx.synthetic import AbstractSyntheticTask as AbstractSyntheticTask
     from griffin_eqx.taps import tap as tap
     from griffin_eqx.task import AbstractTask as AbstractTask
     from griffin_eqx.task import EvalSet as EvalSet
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AbstractBlock": "block",
+    "AbstractSyntheticTask": "synthetic",
     "AbstractTask": "task",
     "Config": "config",
     "ConfigError": "errors",
@@ -73,6 +75,7 @@ _HOMES = {
 
 __all__ = [
     "AbstractBlock",
+    "AbstractSyntheticTask",
     "AbstractTask",
     "Config",
     "ConfigError",

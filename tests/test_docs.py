@@ -1,12 +1,18 @@
-"""The worked example of docs/verification.md is as shown: found, named, and mended by its one line."""
+"""The pages under docs/ are as shown: docs/verification.md finds, names and mends its example; rows and tasks of
+docs/tasks.md are those that the code gives."""
 
+import doctest
 import re
+import shlex
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
-from griffin_eqx import registry
+from griffin_eqx import registry, tasks
 from griffin_eqx.cli import main
+from griffin_eqx.config import DataConfig
 from griffin_eqx.laws import LAWS
 from griffin_eqx.verify import SCAN_LAWS
 
@@ -16,6 +22,8 @@ FENCES = [text for _, text in re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULT
 BLOCK = next(text for text in FENCES if text.startswith("# short_conv.py"))
 SHOWN = next(text for text in FENCES if text.startswith("$ griffin verify"))
 MENDED = next(text for text in FENCES if "dynamic_slice_in_dim" in text and text.startswith("   "))
+
+TASKS = (DOCS / "tasks.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -59,3 +67,51 @@ def test_links_lead_somewhere():
     links = [(path, link) for path, text in pages.items() for link in re.findall(r"\]\(([^)#]+)\)", text)]
     assert links
     assert all("://" in link or (path.parent / link).exists() for path, link in links)
+
+
+def test_rows_of_tasks_are_as_shown():
+    examples = doctest.DocTestParser().get_doctest(TASKS, {}, "tasks.md", "docs/tasks.md", 0)
+    assert len(examples.examples) > 5
+    assert doctest.DocTestRunner().run(examples).failed == 0
+
+
+def test_every_task_is_in_the_table():
+    named = re.findall(r"^\| `(\w+)` \|", TASKS, re.MULTILINE)
+    assert sorted(named) == [
+        entry.name for entry in tasks.entries() if entry.distribution.startswith("griffin")
+    ]
+
+
+@pytest.fixture
+def flip_flop(tmp_path, monkeypatch):
+    """The page's own task in a file, and the command that trains on it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tasks.default, "_added", {})
+    source, command = (
+        re.search(rf"^```{language}\n({begin}.*?)^```$", TASKS, re.MULTILINE | re.DOTALL)
+        for language, begin in (("python", "# flip_flop"), ("bash", "griffin train"))
+    )
+    assert source
+    assert command
+    Path("flip_flop.py").write_text(source[1])
+    return shlex.split(command[1])[1:]
+
+
+def test_a_task_of_ones_own_remembers_the_bit_written_last(flip_flop):
+    assert [task.name for task in tasks.add_file("flip_flop.py")] == ["flip_flop"]
+    task = tasks.init("flip_flop[skip=0.5]", DataConfig(seq_len=21, batch_size=50))
+    for tokens, targets in zip(*(part.tolist() for part in task.train_batch(3, 4)[:2]), strict=True):
+        for place in range(0, 20, 2):
+            write = max((p for p in range(0, place + 1, 2) if tokens[p] == 2), default=None)
+            assert targets[place] == (tokens[write + 1] if tokens[place] == 3 else -1)
+        assert tokens[-1] == 4
+    assert len(np.unique(task.train_batch(0, 0).tokens, axis=0)) == 50
+    with pytest.raises(tasks.PatternError, match="skip: 0 to less than 1, got 1"):
+        tasks.init("flip_flop[skip=1]", DataConfig())
+
+
+def test_a_task_of_ones_own_is_trained_on_as_shown(flip_flop, capsys):
+    small = "rg_lru --model.width 32 --data.batch_size 2 --train.steps 2 --train.eval_tokens 64 --train.eval_every 0"
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        assert main([*flip_flop, *shlex.split(small)]) == 0
+    assert "flip_flop[skip=0.9]" in next(Path("runs").glob("*/config.toml")).read_text()
