@@ -102,7 +102,7 @@ def test_a_task_of_ones_own_remembers_the_bit_written_last(flip_flop):
     task = tasks.init("flip_flop[skip=0.5]", DataConfig(seq_len=21, batch_size=50))
     for tokens, targets in zip(*(part.tolist() for part in task.train_batch(3, 4)[:2]), strict=True):
         for place in range(0, 20, 2):
-            write = max((p for p in range(0, place + 1, 2) if tokens[p] == 2), default=None)
+            write = max(p for p in range(0, place + 1, 2) if tokens[p] == 2)
             assert targets[place] == (tokens[write + 1] if tokens[place] == 3 else -1)
         assert tokens[-1] == 4
     assert len(np.unique(task.train_batch(0, 0).tokens, axis=0)) == 50
