@@ -3,8 +3,8 @@
 import functools
 from typing import NamedTuple
 
+from griffin_eqx import tasks
 from griffin_eqx.config import Config, DataConfig
-from griffin_eqx.pattern import PatternError
 from griffin_eqx.task import Metric
 
 
@@ -27,14 +27,12 @@ def task_facts(config: Config) -> TaskFacts:
 
     Raises:
       PatternError: If there is no such task, or it has no such option.
+      DataError: If its text is missing or too short.
     """
     return _facts(config.data.task, config.data)
 
 
 @functools.lru_cache(maxsize=256)
 def _facts(text: str, data: DataConfig) -> TaskFacts:
-    from griffin_eqx.data.tokenizer import ByteTokenizer
-
-    if text != "text":
-        raise PatternError(f"there is no task named {text!r}", text, 0, len(text), "Known: text.")
-    return TaskFacts("text", "bits_per_byte", ByteTokenizer().vocab_size)
+    task = tasks.init(text, data)
+    return TaskFacts(tasks.resolve(text), task.metric, task.vocab_size)
