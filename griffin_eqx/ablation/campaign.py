@@ -8,7 +8,7 @@ from pathlib import Path
 from griffin_eqx.ablation import folder as disk
 from griffin_eqx.ablation import schedule
 from griffin_eqx.ablation.design import Cell, Design, Run, possible_runs
-from griffin_eqx.ablation.estimate import Pace, Range, remaining
+from griffin_eqx.ablation.estimate import Pace, Range, Timed, remaining
 from griffin_eqx.ablation.executor import AbstractExecutor
 from griffin_eqx.ablation.messages import (
     ENDS,
@@ -37,6 +37,7 @@ class Live:
       cell: The index of its cell.
       since: When it was started, on the monotonic clock.
       first_step: The first step that was heard of; None while it starts and compiles.
+      first_at: When it was heard of.
       step: Batches seen.
       loss: Nats a target, at that step.
     """
@@ -45,6 +46,7 @@ class Live:
     cell: int
     since: float
     first_step: int | None = None
+    first_at: float = 0.0
     step: int = 0
     loss: float | None = None
 
@@ -143,10 +145,12 @@ class Campaign:
         path, pace = live.run.path, self.paces[live.cell]
         if isinstance(event, Stepped):
             if live.first_step is None:
-                live.first_step, self._compiled = event.step, self._compiled | {live.cell}
+                live.first_step, live.first_at = event.step, time.monotonic()
+                self._compiled.add(live.cell)
             live.step, live.loss = event.step, event.loss
             data, steps = live.run.config.data, live.run.config.train.steps
-            pace.projected = steps * data.batch_size * data.seq_len / event.tokens_per_second
+            rest = steps * data.batch_size * data.seq_len / event.tokens_per_second
+            pace.projected = Timed(live.first_at - live.since, rest)
         if not isinstance(event, ENDS):
             return
         if isinstance(event, Finished | Stopped):
@@ -158,7 +162,7 @@ class Campaign:
         if end is None:
             end = self._broken(path, event)
         if isinstance(end, Done) and live.first_step is not None and live.first_step < live.step / 10:
-            pace.runs.append(time.monotonic() - live.since)
+            pace.runs.append(Timed(live.first_at - live.since, time.monotonic() - live.first_at))
         if end is not None:
             self.ends[path] = end
 

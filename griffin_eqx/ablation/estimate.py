@@ -1,9 +1,10 @@
 """How long an ablation will still take: a range, from speeds measured while it runs. Imports no JAX.
 
-A cell that has finished a run is known to about a tenth. One whose first run is under way is projected from its steps
-so far. One that has not begun is guessed from its FLOPs, at the slowest and the fastest rate seen elsewhere, and
-widened; different blocks compute at very different rates. So the range is wide at first and closes as cells get their
-turn.
+Starting a run (JAX, compiling, the first evaluation) takes its time whatever the run's length, and is less for a later
+run of the same cell, whose program is in the cache; so it counts towards the upper end only. A cell that has finished
+a run is known to about a tenth. One whose first run is under way is projected from its speed. One that has not begun
+is guessed from its FLOPs, at the slowest and the fastest rate seen elsewhere, and widened; different blocks compute
+at very different rates. So the range is wide at first and closes as cells get their turn.
 """
 
 import dataclasses
@@ -11,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 FINISHED, PROJECTED, GUESSED = (0.9, 1.1), (0.8, 1.35), (0.6, 1.8)
-"""By what a measurement of each kind is multiplied for the range's ends. Evaluations, saves and compilation come
-on top of steps, so a projection errs low."""
+"""By what seconds known in each way are multiplied for the range's ends. Evaluations and saves come on top of steps,
+so a projection errs low."""
 
 
 class Range(NamedTuple):
@@ -26,28 +27,40 @@ class Range(NamedTuple):
         return f"about {_say(high)}" if low == high else f"{_say(low)} to {_say(high)}"
 
 
+class Timed(NamedTuple):
+    """Wall seconds of a run.
+
+    Attributes:
+      start: Until its first step was done.
+      rest: From there to its end.
+    """
+
+    start: float
+    rest: float
+
+
 @dataclasses.dataclass
 class Pace:
     """What is known of the speed of a cell.
 
     Attributes:
       work: Training FLOPs of one of its runs.
-      runs: Wall seconds of whole runs of it, the start and compiling included.
-      projected: Wall seconds of a run, from the steps of one that is under way; None before the first.
+      runs: Its runs that have finished.
+      projected: One that is under way, its rest by its speed so far; None before its first step.
     """
 
     work: float
-    runs: list[float] = dataclasses.field(default_factory=list)
-    projected: float | None = None
+    runs: list[Timed] = dataclasses.field(default_factory=list)
+    projected: Timed | None = None
 
     @property
-    def measured(self) -> Range | None:
-        """Seconds of a run, if anything has been measured."""
+    def known(self) -> tuple[float, Range] | None:
+        """The longest start, and a run without it; None before anything was measured."""
         if self.runs:
-            mean = sum(self.runs) / len(self.runs)
-            return Range(*(mean * factor for factor in FINISHED))
+            rest = sum(run.rest for run in self.runs) / len(self.runs)
+            return max(run.start for run in self.runs), Range(*(rest * factor for factor in FINISHED))
         if self.projected is not None:
-            return Range(*(self.projected * factor for factor in PROJECTED))
+            return self.projected.start, Range(*(self.projected.rest * factor for factor in PROJECTED))
         return None
 
 
@@ -65,21 +78,25 @@ def remaining(
     Returns:
       The range; None before anything was measured.
     """
-    known = {cell: pace.measured for cell, pace in paces.items()}
-    rates = [found for cell, pace in paces.items() if (found := _per_flop(known[cell], pace.work))]
+    known = {cell: found for cell, pace in paces.items() if (found := pace.known)}
     left = {cell: count for cell, count in outstanding.items() if count}
     if not left:
         return Range(0.0, 0.0)
-    if not rates:
+    if not known:
         return None
+    starts = (0.0, max(start for start, _ in known.values()))
+    rates = [tuple(seconds / paces[cell].work for seconds in rest) for cell, (_, rest) in known.items()]
     ends = []
     for end in (0, 1):
         pick = (min, max)[end]
         each = {}
         for cell in left:
-            found = known[cell]
-            guess = pick(rate[end] for rate in rates) * paces[cell].work * GUESSED[end]
-            each[cell] = found[end] if found else guess
+            if cell in known:
+                start, rest = known[cell]
+                each[cell] = rest[end] + start * end
+            else:
+                guess = pick(rate[end] for rate in rates) * paces[cell].work * GUESSED[end]
+                each[cell] = guess + starts[end]
         total = sum(each[cell] * count for cell, count in left.items())
         total -= sum(each[cell] * part for cell, part in spent if cell in each)
         # However many workers there are, no run is cut in two.
@@ -87,10 +104,6 @@ def remaining(
         begun = [each[cell] * (1 - part) for cell, part in spent if cell in each]
         ends.append(max(total / slots, *whole, *begun, 0.0))
     return Range(*ends)
-
-
-def _per_flop(seconds: Range | None, work: float) -> Range | None:
-    return Range(seconds.low / work, seconds.high / work) if seconds and work else None
 
 
 def _round(seconds: float) -> int:
