@@ -72,6 +72,11 @@ def _form(plan: Plan) -> Iterator[str]:
     for place, overrides in _overrides(plan):
         keys = _dotted(overrides)
         yield from (f"{place}: {key} cannot be overridden: {_OWN[key]}." for key in keys if key in _OWN)
+        yield from (
+            f"{place}: {key} cannot be None in a plan, which is TOML.\nTake a base that leaves it out."
+            for key, value in keys.items()
+            if value is None
+        )
     for name, variant in plan.variants.items():
         if variant.pattern is not None and "model.pattern" in _dotted(variant.config):
             yield f"variants.{name}: both pattern and config.model.pattern are given.\nKeep one."
@@ -151,10 +156,12 @@ def _contents(plan: Plan) -> list[str]:
     return problems
 
 
-def _dotted(tree: Mapping[str, Any], prefix: str = "") -> set[str]:
-    keys: set[str] = set()
+def _dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """What a nested dictionary says, by dotted key."""
+    keys: dict[str, Any] = {}
     for key, value in tree.items():
-        keys |= _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}"}
+        name = f"{prefix}{key}"
+        keys |= _dotted(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return keys
 
 

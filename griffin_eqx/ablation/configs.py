@@ -31,17 +31,29 @@ def compose(plan: Plan, task: str, variant: str) -> Config:
     return from_tree(tree)
 
 
-def base_tree(plan: Plan) -> dict[str, Any]:
-    """The configuration that all of a plan shares, as nested dictionaries.
+def base_config(base: str | None) -> Config:
+    """The configuration behind the name of a base; the default preset for None.
 
     Raises:
       PlanError: If there is no such preset or file, or the file is no configuration.
     """
-    base = plan.base or presets.DEFAULT
+    base = base or presets.DEFAULT
     try:
-        config = load_file(base) if base.lower().endswith(".toml") else presets.preset(base)
-        return _canonical(msgspec.to_builtins(config))
+        return load_file(base) if base.lower().endswith(".toml") else presets.preset(base)
     except (ConfigError, PatternError) as error:
+        raise PlanError(f"base: {error}") from None
+
+
+def base_tree(plan: Plan) -> dict[str, Any]:
+    """The configuration that all of a plan shares, as nested dictionaries with canonical names of blocks.
+
+    Raises:
+      PlanError: If there is no such preset or file, or the file is no configuration.
+    """
+    tree = msgspec.to_builtins(base_config(plan.base))
+    try:
+        return _canonical(tree)
+    except ConfigError as error:
         raise PlanError(f"base: {error}") from None
 
 

@@ -319,7 +319,7 @@ def _match_seconds(
     Seconds are noisy and each measurement compiles a program, so there are few of them.
     """
     if timer is None:
-        raise PlanError("match.by: step_time is measured, and nothing here measures it.\nGive a timer.")
+        raise ValueError("To match by step_time, pass a timer.")
     flops = Match(by="flops", tolerance=float("inf"))
     adjusts = _adjusts(wanted)
     best: tuple[float, Point, float, Adjust] | None = None

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from pathlib import Path
 
 import msgspec
 
@@ -13,24 +14,36 @@ from griffin_eqx.ablation.matching import Timer, match
 from griffin_eqx.ablation.plan import Budget, Plan
 from griffin_eqx.ablation.sizes import sizes
 from griffin_eqx.ablation.task_facts import task_facts
+from griffin_eqx.ablation.timing import MEASURED, StepTimer
 from griffin_eqx.config import Config
 from griffin_eqx.errors import GriffinError, PlanError
 from griffin_eqx.nn import Policy
 from griffin_eqx.pattern import Pattern
 
 
-def work_out(plan: Plan, *, where: str | None = None, timer: Timer | None = None) -> Design:
+def work_out(
+    plan: Plan,
+    *,
+    where: str | None = None,
+    folder: Path | None = None,
+    threads: int | None = None,
+    timer: Timer | None = None,
+) -> Design:
     """Works a plan out.
 
     Args:
       plan: The plan.
       where: What messages call it, such as its file; its name when None.
-      timer: Gives the seconds that a training step of each of some configurations takes; for plans that
-        match by `step_time` or whose budget is in minutes.
+      folder: Its folder, where measured speeds are kept; nowhere when None. They are measured for plans that
+        match by `step_time` or whose budget is in minutes, and no others.
+      threads: Cores that a run will have, for measuring; all when None.
+      timer: Gives the seconds of a training step of each of some configurations, in place of measuring.
 
     Raises:
       PlanError: If it asks for what cannot be; the message names table and key.
+      RunError: If measuring fails.
     """
+    timer = timer or StepTimer(folder / MEASURED if folder else None, threads=threads)
     where = where or f"plan {plan.name or 'without a name'}"
     check(plan, where=where)
     seeds = tuple(plan.seeds) if isinstance(plan.seeds, list) else tuple(range(plan.seeds))
@@ -47,7 +60,7 @@ def work_out(plan: Plan, *, where: str | None = None, timer: Timer | None = None
     return Design(plan=plan, seeds=seeds, cells=tuple(cells))
 
 
-def _task_cells(plan: Plan, task: str, timer: Timer | None) -> list[Cell]:
+def _task_cells(plan: Plan, task: str, timer: Timer) -> list[Cell]:
     """The cells of a task, all of its problems collected."""
     assert plan.baseline is not None
     cache_length = _cache_length(plan)
@@ -93,7 +106,7 @@ def _task_cells(plan: Plan, task: str, timer: Timer | None) -> list[Cell]:
 
 
 def _matched(
-    plan: Plan, task: str, cache_length: int, timer: Timer | None
+    plan: Plan, task: str, cache_length: int, timer: Timer
 ) -> tuple[dict[str, Config], dict[str, Matched]]:
     """Every variant's configuration on a task, matched to the baseline's, and what was done for it."""
     baseline = plan.baseline

@@ -97,7 +97,7 @@ def bench_step(
     positions = jnp.broadcast_to(jnp.arange(seq_len, dtype=jnp.int32), tokens.shape)
     batch = TokenBatch(tokens, jnp.roll(tokens, -1, axis=1), positions, jnp.full(rows, seq_len, jnp.int32))
     continues = jnp.zeros(rows, bool)
-    product = _square_product(state.model.policy.compute)
+    product = square_product(state.model.policy.compute)
     peaks: list[float] = []
 
     # Forward first: the train step gives the state's buffers away.
@@ -155,8 +155,8 @@ def bench_step(
     )
 
 
-def _square_product(dtype: Any) -> Callable[[], float]:
-    """Gives a function that measures the rate of one square product, in FLOPs a second."""
+def square_product(dtype: Any) -> Callable[[], float]:
+    """Gives a function that measures the rate of one square product in a dtype, in FLOPs a second."""
     square = jax.random.normal(jax.random.key(1), (PEAK_SIZE, PEAK_SIZE)).astype(dtype)
     multiply = jax.jit(lambda a: a @ a)
     multiply(square).block_until_ready()

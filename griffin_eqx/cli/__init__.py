@@ -11,6 +11,7 @@ from griffin_eqx.errors import GriffinError
 
 COMMANDS = {
     "train": "train a model; the same command again goes on with it",
+    "ablate": "compare variants of a model on tasks, matched in size, over seeds, with a report",
     "sample": "write text with a trained model",
     "info": "show layers, parameters, FLOPs and caches of a model, before it is built",
     "blocks": "list the temporal-mixing blocks that a pattern can name",

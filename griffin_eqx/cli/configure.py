@@ -67,11 +67,11 @@ def configure(argv: list[str], switches: type[Chosen], *, prog: str) -> tuple[Co
       SystemExit: With 2 for a misspelt option; with 0 after `--help` or `--print-config`.
     """
     help_wanted = asks_help(argv)
-    argv, given = _take_blocks([argument for argument in argv if argument not in ("-h", "--help")])
+    argv, given = take_blocks([argument for argument in argv if argument not in ("-h", "--help")])
     # Twice: only the first reading tells which defaults the second has.
     first = _read(argv, switches, Config(), prog)
     config = _load(first)
-    base, blocks = _without_blocks(config)
+    base, blocks = without_blocks(config)
     if help_wanted:
         _read([*argv, "--help"], switches, base, prog)
     chosen = _read(argv, switches, base, prog)
@@ -142,10 +142,10 @@ def _load(switches: ModelSwitches) -> Config:
 
 
 def _read(argv: list[str], switches: type[Chosen], tree: Config, prog: str) -> Chosen:
-    return parse(switches, argv, prog=prog, default=switches(tree=tree), registry=_registry())
+    return parse(switches, argv, prog=prog, default=switches(tree=tree), registry=type_registry())
 
 
-def _registry() -> tyro.constructors.ConstructorRegistry:
+def type_registry() -> tyro.constructors.ConstructorRegistry:
     """Shows `model.blocks`, which tyro could only read as one flat list, by how it is really written."""
     known = tyro.constructors.ConstructorRegistry()
 
@@ -168,12 +168,13 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
     return known
 
 
-def _without_blocks(config: Config) -> tuple[Config, Options]:
+def without_blocks(config: Config) -> tuple[Config, Options]:
+    """The configuration without the options of its blocks, and those."""
     model = msgspec.structs.replace(config.model, blocks={})
     return msgspec.structs.replace(config, model=model), config.model.blocks
 
 
-def _take_blocks(argv: list[str]) -> tuple[list[str], Options]:
+def take_blocks(argv: list[str]) -> tuple[list[str], Options]:
     """The arguments without `--model.blocks.NAME.KEY VALUE`, and those options by block."""
     rest: list[str] = []
     blocks: Options = {}

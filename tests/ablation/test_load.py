@@ -115,7 +115,6 @@ def test_a_file_gives_its_name_and_a_base_beside_it(tmp_path):
         ("steps = 5", "tokens = 3", "budget.tokens: 3 is less than the 2,048 of one step."),
         ("steps = 5", "flops = 1e6", "budget.flops: 1e+06 is less than the "),
         ("steps = 5", "flops = inf", "budget.flops: inf is no budget."),
-        ("steps = 5", "minutes = 1", "budget.minutes: speed is measured, and nothing here measures it."),
         ("seeds = 2", "seeds = 0", "seeds: Expected `int` >= 1"),
         ("seeds = 2", "seeds = []", "seeds: Expected `array` of length >= 1"),
         ("seeds = 2", "seeds = [1, 1]", "seeds: 1 is there twice."),
