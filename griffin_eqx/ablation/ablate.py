@@ -16,6 +16,7 @@ from griffin_eqx.ablation.campaign import Campaign
 from griffin_eqx.ablation.plan import Plan
 from griffin_eqx.ablation.pool import Pool
 from griffin_eqx.ablation.schedule import Broken, Done
+from griffin_eqx.ablation.timing import MEASURED, StepTimer
 from griffin_eqx.errors import RunError
 from griffin_eqx.training.run_directory import RUNS
 from griffin_eqx.training.stopping import asked_to_stop
@@ -79,8 +80,8 @@ def ablate(
             )
     if not isinstance(plan, Plan):
         plan = load_plan(plan)
-    design = work_out(plan)
-    folder = Path(folder) if folder is not None else RUNS / (plan.name or "ablation")
+    folder = Path(folder) if folder is not None else place(plan)
+    design = work_out(plan, timer=timer_of(folder, workers, threads))
     with asked_to_stop() as asked, disk.locked(folder) as lock, Board(quiet=quiet) as board:
         disk.take_design(folder, design)
         disk.keep_plan(folder, design.plan)
@@ -93,6 +94,17 @@ def ablate(
             Pool(folder, workers=workers, threads=threads, plugins=plugin_files(), inherited=[lock])
         ) as pool:
             return run(Campaign(folder, design, pool), board, asked)
+
+
+def place(plan: Plan) -> Path:
+    """Where a plan's results go."""
+    return RUNS / (plan.name or "ablation")
+
+
+def timer_of(folder: Path, workers: int | None, threads: int | None) -> StepTimer:
+    """Measures the speed of steps as runs will have it, once for a folder."""
+    cores = machine.usual(workers, threads)[1]
+    return StepTimer(folder / MEASURED, threads=cores, plugins=plugin_files())
 
 
 def run(campaign: Campaign, board: Board, stop: Callable[[], bool]) -> Ablation:

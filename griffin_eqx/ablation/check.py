@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from griffin_eqx import registry
-from griffin_eqx.ablation.configs import base_tree, compose, overridden
+from griffin_eqx.ablation.configs import base_tree, compose, overridden, task_of
 from griffin_eqx.ablation.naming import lr_folder
 from griffin_eqx.ablation.plan import Budget, Plan
-from griffin_eqx.ablation.task_facts import task_facts
 from griffin_eqx.errors import GriffinError, PlanError
 from griffin_eqx.pattern import nearest
 
@@ -150,7 +149,7 @@ def _contents(plan: Plan) -> list[str]:
                 own = plan.variants[variant].pattern is not None
                 problems.append(f"variants.{variant}{'.pattern' if own else ''}: {error}")
             try:
-                task_facts(config)
+                task_of(config.data)
             except GriffinError as error:
                 problems.append(f"tasks.{task}{'.task' if plan.tasks[task].task else ''}: {error}")
     return problems

@@ -1,15 +1,19 @@
 """The configuration that a plan means for a variant on a task. Imports no JAX."""
 
+import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from griffin_eqx import presets, registry
+from griffin_eqx import presets, registry, tasks
 from griffin_eqx.ablation.plan import Plan
-from griffin_eqx.config import Config, from_tree, load_file
+from griffin_eqx.config import Config, DataConfig, from_tree, load_file
 from griffin_eqx.errors import ConfigError, PlanError
 from griffin_eqx.pattern import PatternError, fold_name
+
+if TYPE_CHECKING:
+    from griffin_eqx.task import AbstractTask
 
 
 def compose(plan: Plan, task: str, variant: str) -> Config:
@@ -55,6 +59,17 @@ def base_tree(plan: Plan) -> dict[str, Any]:
         return _canonical(tree)
     except ConfigError as error:
         raise PlanError(f"base: {error}") from None
+
+
+@functools.lru_cache(maxsize=16)
+def task_of(data: DataConfig) -> "AbstractTask":
+    """The task that a configuration names, built.
+
+    Raises:
+      PatternError: If there is none of that name, or an option of it is wrong.
+      DataError: If its text is missing or too short.
+    """
+    return tasks.init(data.task, data)
 
 
 def overridden(tree: Mapping[str, Any], overrides: Mapping[str, Any], place: str) -> dict[str, Any]:

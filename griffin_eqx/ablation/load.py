@@ -6,14 +6,11 @@ from typing import Any
 import msgspec
 
 from griffin_eqx.ablation.check import check
-from griffin_eqx.ablation.configs import base_config, placed
+from griffin_eqx.ablation.configs import placed
 from griffin_eqx.ablation.plan import Budget, Match, Plan, TaskPlan, Variant
-from griffin_eqx.config import dumps as config_dumps
 from griffin_eqx.config import explain, parse_toml, read_text, without_none
 from griffin_eqx.errors import ConfigError, PlanError
 from griffin_eqx.pattern import nearest
-
-PLAN, BASE = "plan.toml", "base.toml"
 
 _TABLES: dict[str, type[msgspec.Struct]] = {"variants": Variant, "tasks": TaskPlan}
 _SECTIONS: dict[str, type[msgspec.Struct]] = {"budget": Budget, "match": Match}
@@ -59,22 +56,6 @@ def dumps(plan: Plan) -> str:
     import tomli_w
 
     return tomli_w.dumps(_given(plan))
-
-
-def keep(plan: Plan, folder: Path) -> None:
-    """Writes `plan.toml` into the plan's folder, and beside it the base where that is a file.
-
-    So the folder says by itself what was asked for: `griffin ablate FOLDER` goes on with it.
-
-    Raises:
-      PlanError: If the base cannot be read any more.
-    """
-    from griffin_eqx.training.run_directory import replace_file
-
-    if plan.base is not None and plan.base.lower().endswith(".toml"):
-        replace_file(folder / BASE, config_dumps(base_config(plan.base)).encode())
-        plan = msgspec.structs.replace(plan, base=BASE)
-    replace_file(folder / PLAN, dumps(plan).encode())
 
 
 def from_tree(tree: dict[str, Any], *, where: str = "plan") -> Plan:

@@ -61,7 +61,8 @@ class StepTimer:
         self._path = path
         self._threads = threads
         self._measure = measure or (lambda configs: in_a_process(configs, threads, plugins))
-        self._known = {(one.configs, one.threads): one.seconds for one in self._read()}
+        # By configurations alone: a resume hears what the runs were planned by, whatever it has for cores.
+        self._known = {one.configs: one for one in self._read()}
 
     def __call__(self, configs: Sequence[Config]) -> Sequence[float]:
         """Answers from what is known, or measures and keeps it.
@@ -69,11 +70,11 @@ class StepTimer:
         Raises:
           RunError: If the measurement fails, or what was kept cannot be read or written.
         """
-        key = tuple(map(digest, configs)), self._threads
+        key = tuple(map(digest, configs))
         if key not in self._known:
-            self._known[key] = tuple(self._measure(configs))
+            self._known[key] = Measurement(key, self._threads, tuple(self._measure(configs)))
             self._write()
-        return self._known[key]
+        return self._known[key].seconds
 
     def _read(self) -> tuple[Measurement, ...]:
         if self._path is None or not self._path.exists():
@@ -91,7 +92,7 @@ class StepTimer:
             return
         from griffin_eqx.training.run_directory import replace_file
 
-        kept = [Measurement(configs, threads, seconds) for (configs, threads), seconds in self._known.items()]
+        kept = list(self._known.values())
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(self._path, msgspec.json.format(msgspec.json.encode(kept), indent=1) + b"\n")

@@ -2,31 +2,27 @@
 
 import inspect
 import math
-from pathlib import Path
 
 import msgspec
 
 from griffin_eqx import registry
 from griffin_eqx.ablation.check import check
-from griffin_eqx.ablation.configs import compose
+from griffin_eqx.ablation.configs import compose, task_of
 from griffin_eqx.ablation.design import Cell, Design, Matched
 from griffin_eqx.ablation.matching import Timer, match
 from griffin_eqx.ablation.plan import Budget, Plan
 from griffin_eqx.ablation.sizes import sizes
-from griffin_eqx.ablation.task_facts import task_facts
-from griffin_eqx.ablation.timing import MEASURED, StepTimer
+from griffin_eqx.ablation.timing import StepTimer
 from griffin_eqx.config import Config
 from griffin_eqx.errors import GriffinError, PlanError
-from griffin_eqx.nn import Policy
 from griffin_eqx.pattern import Pattern
+from griffin_eqx.training.resolve import resolve
 
 
 def work_out(
     plan: Plan,
     *,
     where: str | None = None,
-    folder: Path | None = None,
-    threads: int | None = None,
     timer: Timer | None = None,
 ) -> Design:
     """Works a plan out.
@@ -34,16 +30,14 @@ def work_out(
     Args:
       plan: The plan.
       where: What messages call it, such as its file; its name when None.
-      folder: Its folder, where measured speeds are kept; nowhere when None. They are measured for plans that
-        match by `step_time` or whose budget is in minutes, and no others.
-      threads: Cores that a run will have, for measuring; all when None.
-      timer: Gives the seconds of a training step of each of some configurations, in place of measuring.
+      timer: Gives the seconds of a training step of each of some configurations, for plans that match by
+        `step_time` or whose budget is in minutes; when None they are measured, with all cores.
 
     Raises:
       PlanError: If it asks for what cannot be; the message names table and key.
       RunError: If measuring fails.
     """
-    timer = timer or StepTimer(folder / MEASURED if folder else None, threads=threads)
+    timer = timer or StepTimer()
     where = where or f"plan {plan.name or 'without a name'}"
     check(plan, where=where)
     seeds = tuple(plan.seeds) if isinstance(plan.seeds, list) else tuple(range(plan.seeds))
@@ -93,7 +87,7 @@ def _task_cells(plan: Plan, task: str, timer: Timer) -> list[Cell]:
                 config=msgspec.structs.replace(
                     config, train=msgspec.structs.replace(config.train, steps=steps)
                 ),
-                metric=task_facts(config).metric,
+                metric=task_of(config.data).metric,
                 learning_rates=tuple(sorted(rates)) or (config.optimizer.learning_rate,),
                 sizes=counted,
                 matched=matched.get(variant),
@@ -144,30 +138,13 @@ def _cache_length(plan: Plan) -> int:
 
 
 def _prepared(config: Config) -> Config:
-    """What training would make of it, but for the pattern: its last count may be what matching changes."""
-    facts = task_facts(config)
-    vocab_size = config.model.vocab_size
-    if vocab_size is not None and vocab_size < facts.vocab_size:
-        raise PlanError(
-            f"config.model.vocab_size: {vocab_size} is less than the {facts.vocab_size} tokens of {facts.text}; "
-            "leave it out."
-        )
-    rows, parts = config.data.batch_size, config.optimizer.accumulation
-    if rows % parts:
-        raise PlanError(
-            f"config.data.batch_size: {rows} cannot be cut into optimizer.accumulation={parts} equal parts."
-        )
+    """What training makes of it, but for the pattern: its last count may be what matching changes."""
     replace = msgspec.structs.replace
+    resolved = resolve(config, task_of(config.data))
     return replace(
-        config,
-        model=replace(config.model, vocab_size=vocab_size or facts.vocab_size),
-        data=replace(config.data, task=facts.text),
-        train=replace(
-            config.train,
-            precision=str(Policy.parse(config.train.precision)),
-            final_test=True,
-            keep_best=False,
-        ),
+        resolved,
+        model=replace(resolved.model, pattern=config.model.pattern),
+        train=replace(resolved.train, final_test=True, keep_best=False),
     )
 
 

@@ -11,7 +11,7 @@ import tyro
 from griffin_eqx import presets
 from griffin_eqx.ablation.check import check
 from griffin_eqx.ablation.configs import base_config
-from griffin_eqx.ablation.load import PLAN, from_tree, load_plan
+from griffin_eqx.ablation.load import from_tree, load_plan
 from griffin_eqx.ablation.naming import slugs
 from griffin_eqx.ablation.plan import Adjust, Measure, Plan
 from griffin_eqx.cli import INTERRUPTED, asks_help
@@ -20,6 +20,7 @@ from griffin_eqx.cli.configure import take_blocks, type_registry, without_blocks
 from griffin_eqx.config import Config, without_none
 from griffin_eqx.errors import PlanError
 
+PLAN = "plan.toml"
 COMMAND_LINE = "command line"
 """What messages call a plan that stands in no file."""
 

@@ -6,13 +6,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from griffin_eqx.ablation.ablate import place, timer_of
 from griffin_eqx.ablation.design import Cell, Design, planned_runs
 from griffin_eqx.ablation.matching import WORDS
 from griffin_eqx.ablation.plan import Plan
 from griffin_eqx.ablation.work_out import work_out
 from griffin_eqx.cli.info import binary, si
 from griffin_eqx.pattern import Pattern
-from griffin_eqx.training.run_directory import RUNS
 
 EFFICIENCY = 0.35
 """What a training step makes of the machine's rate for a large product: 0.27 to 0.53 measured with small models
@@ -39,7 +39,8 @@ def show(
     Raises:
       PlanError: If it asks for what cannot be.
     """
-    design = work_out(plan, where=where, folder=folder or place(plan), threads=threads)
+    folder = folder or place(plan)
+    design = work_out(plan, where=where, timer=timer_of(folder, workers, threads))
     console = console or Console(highlight=False)
     console.print(f"[bold]{escape(plan.title or plan.name or 'ablation')}[/]")
     if plan.question:
@@ -60,7 +61,7 @@ def show(
     console.print(f"\n{total_runs} runs; seeds {seeds}; {_told_rates(design)}")
     console.print(f"expected time: [bold]{_range(total_seconds)}[/]")
     console.print(f"  {_BASIS.format(rate=rate / 1e9)}", style="dim")
-    console.print(f"results: {escape(str(folder or place(plan)))}", soft_wrap=True)
+    console.print(f"results: {escape(str(folder))}", soft_wrap=True)
     return design
 
 
@@ -68,11 +69,6 @@ _BASIS = (
     f"Training FLOPs at {EFFICIENCY:.0%} of the {{rate:.0f}} GFLOP/s that a large product reaches here now, all cores "
     f"together, give or take a factor of {UNCERTAINTY:g}; evaluations come on top."
 )
-
-
-def place(plan: Plan) -> Path:
-    """Where a plan's results go."""
-    return RUNS / (plan.name or "ablation")
 
 
 def _show_variants(design: Design, console: Console) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from griffin_eqx.ablation.load import dumps, keep, load_plan, loads
+from griffin_eqx.ablation.folder import keep_plan
+from griffin_eqx.ablation.load import dumps, load_plan, loads
 from griffin_eqx.ablation.plan import Match, TaskPlan, Variant
 from griffin_eqx.cli import ablate_dry_run
 from griffin_eqx.cli.ablate import read
@@ -112,7 +113,7 @@ def test_a_kept_plan_is_the_same_again_wherever_its_base_was(griffin, tmp_path):
     path = tmp_path / "there" / "mine.toml"
     path.write_text('base = "small.toml"\n[variants.a]\npattern = "rg_lru@2"\n[tasks.text]\n')
     plan = load_plan(path)
-    keep(plan, tmp_path)
+    keep_plan(tmp_path, plan)
     (tmp_path / "there" / "small.toml").unlink()
     again, _, chosen = read([str(tmp_path)])
     assert (again.name, again.variants, again.base) == ("mine", plan.variants, str(tmp_path / "base.toml"))
