@@ -59,8 +59,8 @@ def sizes(config: Config, *, cache_length: int | None = None) -> Sizes:
         dtype=policy.param,
     )
     parts = [
-        (_layer(layer, dims, model.resolved_mlp_width, policy.compute, seq_len, length), count)
-        for layer, count in plans.items()
+        (_counted(layer, dims, model.resolved_mlp_width, policy.compute, seq_len, length), count)
+        for layer, count in sorted(plans.items(), key=lambda plan: plan[0] not in _REFUSED)
     ]
     norm = model.width
     own = norm + sum(part.parameters * count for part, count in parts)
@@ -87,6 +87,20 @@ class _Distinct:
 
 def _distinct(plan: registry.LayerPlan) -> _Distinct:
     return _Distinct(plan.block, dataclasses.astuple(plan.options), plan.mlp, plan)
+
+
+_REFUSED: set[_Distinct] = set()
+"""Layers that could not be built with some sizes. They are tried first: a search over widths meets many such."""
+
+
+def _counted(
+    layer: _Distinct, dims: Dims, mlp_width: int, compute: Any, seq_len: int, cache_length: int
+) -> LayerSizes:
+    try:
+        return _layer(layer, dims, mlp_width, compute, seq_len, cache_length)
+    except ValueError:
+        _REFUSED.add(layer)
+        raise
 
 
 @functools.lru_cache(maxsize=4096)
