@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from griffin_eqx import presets as presets
     from griffin_eqx import registry as registry
     from griffin_eqx.ablation.ablate import ablate as ablate
+    from griffin_eqx.ablation.report import write_reports as write_reports
     from griffin_eqx.block import AbstractBlock as AbstractBlock
     from griffin_eqx.block import Dims as Dims
     from griffin_eqx.block import SequenceLayout as SequenceLayout
@@ -71,6 +72,7 @@ _HOMES = {
     "train": "training.loop",
     "verify_block": "verify",
     "verify_scan": "verify",
+    "write_reports": "ablation.report",
 }
 
 __all__ = [
@@ -104,6 +106,7 @@ __all__ = [
     "train",
     "verify_block",
     "verify_scan",
+    "write_reports",
 ]
 
 

@@ -7,6 +7,7 @@ validation; every number of quality is of the test split. Imports no JAX.
 import dataclasses
 import functools
 import itertools
+import json
 import statistics as stdlib_statistics
 
 import msgspec
@@ -69,7 +70,8 @@ class Row:
       runs: Its runs at that rate.
       score: The metric on the first test set; None where no seed has one.
       difference: From the baseline, seed by seed; None for the baseline itself and without a common seed.
-      p_adjusted: Of that difference, adjusted (Holm) over the task's variants; None where there is no p-value.
+      p_adjusted: Of that difference, adjusted (Holm) over all comparisons of the task, with the baseline and with
+        the best; None where there is no p-value.
       from_best: The difference from the best, likewise; None for the best itself.
       tied: Whether it cannot be told from the best: the adjusted p-value of `from_best` is above 5 %, or there is
         none.
@@ -208,19 +210,32 @@ def _task(results: Results, name: str) -> TaskResult:
         )
         for place, row in enumerate(rows, 1)
     ]
-    against_baseline = holm({row.variant: row.difference.p_value for row in rows if row.difference})
-    against_best = holm({row.variant: row.from_best.p_value for row in rows if row.from_best})
+    # One family: every comparison that is shown, that of the best with the baseline once. Two families could call
+    # one pair both different and not distinguishable.
+    compared: dict[str, float | None] = {}
+    for row in rows:
+        if row.difference:
+            compared[_pair(row.variant, baseline)] = row.difference.p_value
+        if row.from_best and best:
+            compared[_pair(row.variant, best.variant)] = row.from_best.p_value
+    adjusted = holm(compared)
     rows = [
         dataclasses.replace(
             row,
-            p_adjusted=against_baseline.get(row.variant),
-            tied=row.score is not None and row.rank != 1 and against_best.get(row.variant, 1.0) > ALPHA,
+            p_adjusted=adjusted.get(_pair(row.variant, baseline)),
+            tied=best is not None
+            and row.rank not in (None, 1)
+            and adjusted.get(_pair(row.variant, best.variant), 1.0) > ALPHA,
         )
         for row in rows
     ]
     return TaskResult(
         name, metric, cells[0].config.data.seq_len, tuple(rows), baseline, _nulls(results, rows)
     )
+
+
+def _pair(one: str, other: str) -> str:
+    return json.dumps(sorted((one, other)))
 
 
 def _order(row: Row, metric: Metric) -> tuple[bool, float]:
@@ -250,7 +265,7 @@ def _row(results: Results, cell: Cell) -> Row:
         p_adjusted=None,
         from_best=None,
         tied=False,
-        lost=_lost(results, runs, score),
+        lost=_lost(results, records if rate is None else runs, score),
         sets=_sets(cell, finished),
         trials=tuple(_trial(results, cell, records, tried, rate) for tried in cell.learning_rates),
         tokens_per_second=stdlib_statistics.median(speeds) if speeds else None,

@@ -14,6 +14,7 @@ COMMANDS = {
     "ablate": "compare variants of a model on tasks, matched in size, over seeds, with a report",
     "sample": "write text with a trained model",
     "info": "show layers, parameters, FLOPs and caches of a model, before it is built",
+    "report": "tell what an ablation came to: page, Markdown, CSV, figures",
     "blocks": "list the temporal-mixing blocks that a pattern can name",
     "tasks": "list what a model can be trained on and judged by",
     "verify": "hold a block or a scan to the laws, and show the smallest counterexample",

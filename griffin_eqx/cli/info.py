@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from griffin_eqx.cli.arguments import Flag, Number
 from griffin_eqx.cli.configure import ModelSwitches, configure
 from griffin_eqx.errors import GriffinError
+from griffin_eqx.units import binary, si
 
 if TYPE_CHECKING:
     from griffin_eqx.summary import ModelSummary
@@ -85,28 +86,3 @@ def _show(summary: "ModelSummary") -> None:
 
 def _written(unit: tuple[str, ...], repeats: int) -> str:
     return f"{repeats} x ({' '.join(unit)})" if repeats > 1 else " ".join(unit)
-
-
-def si(number: float | int) -> str:
-    """A number with a metric prefix.
-
-    >>> si(1_310_720), si(999)
-    ('1.31 M', '999')
-    """
-    return _scaled(number, 1000, ("", "k", "M", "G", "T", "P", "E"))
-
-
-def binary(size: float | int) -> str:
-    """A size in bytes with a binary prefix.
-
-    >>> binary(1536)
-    '1.5 KiB'
-    """
-    return _scaled(size, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
-
-
-def _scaled(number: float | int, step: int, units: tuple[str, ...]) -> str:
-    power = 0
-    while number >= step - 0.5 and power < len(units) - 1:
-        number, power = number / step, power + 1
-    return f"{number:.{4 if number >= 1000 else 3}g} {units[power]}".strip()

@@ -131,7 +131,7 @@ def lay_out(
             task=task,
             config=Config(
                 model=ModelConfig(pattern=made.pattern, width=64, vocab_size=256 if metric == "bits_per_byte" else 16),
-                data=DataConfig(task=task_plan.task or task, seq_len=64, batch_size=32, eval_lengths=[128, 256, 512]),
+                data=DataConfig(task=task_plan.task or task, seq_len=64, batch_size=32, eval_lengths=(128, 256, 512)),
                 optimizer=OptimizerConfig(),
                 train=TrainConfig(steps=steps, final_test=True, keep_best=False),
             ),
@@ -196,7 +196,7 @@ def _run(folder, cell, made, rate, seed, best, noise, key, failed, unfinished, n
         (path / "failure.json").write_text(json.dumps(failure))
     elif key not in unfinished:
         sets = tuple(
-            _set(split, length, cell, made, skill + luck.gauss(0, 0.002), finite)
+            _set(split, length, cell, made, skill + luck.gauss(0, 0.2 * noise), finite)
             for split in ("validation", "test")
             for length in (64, *cell.config.data.eval_lengths)
         )

@@ -10,9 +10,9 @@ import jax
 import pytest
 
 import griffin_eqx as gx
-from griffin_eqx.cli.info import binary, si
 from griffin_eqx.model import LanguageModel
 from griffin_eqx.summary import with_vocabulary
+from griffin_eqx.units import binary, si
 
 pytestmark = pytest.mark.core
 
