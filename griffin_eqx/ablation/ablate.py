@@ -4,7 +4,6 @@ import shlex
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from importlib import import_module, util
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,9 @@ from griffin_eqx.ablation.board import Board
 from griffin_eqx.ablation.campaign import Campaign
 from griffin_eqx.ablation.plan import Plan
 from griffin_eqx.ablation.pool import Pool
+from griffin_eqx.ablation.report import write_reports
 from griffin_eqx.ablation.schedule import Broken, Done
+from griffin_eqx.ablation.terminal import show
 from griffin_eqx.ablation.timing import MEASURED, StepTimer
 from griffin_eqx.errors import RunError
 from griffin_eqx.training.run_directory import RUNS
@@ -30,7 +31,7 @@ class Ablation(NamedTuple):
       finished: Whether every run has ended; otherwise the same call goes on with it.
       done: Runs that have an outcome.
       failed: Runs that have none and will get none, by their path in the folder, and why.
-      report: The report; None where there is none yet.
+      report: The report as a page, or as Markdown without the extra `report`; None before a run is done.
     """
 
     folder: Path
@@ -117,15 +118,22 @@ def run(campaign: Campaign, board: Board, stop: Callable[[], bool]) -> Ablation:
     done = sum(isinstance(end, Done) for end in campaign.ends.values())
     for path, end in failed.items():
         board.say(f"failed: {folder / path}\n  {end.kind}: {end.reason}", style="red")
-    report = _report(folder, board) if done else None
+    report = write_reports(folder) if done else None
+    if report is not None:
+        board.say("")
+        show(report.analysis, board.console)
+        board.say("")
     if not finished:
         ended, total = campaign.counts
         board.say(f"stopped with {ended} of {total} runs done; to go on:\n  {again(folder)}")
     elif any(end.kind != "diverged" for end in failed.values()):
         board.say(f"to try failed runs again:\n  {again(folder)} --retry")
     if report is not None:
-        board.say(f"report: {report}")
-    return Ablation(folder, finished, done, {path: end.reason for path, end in failed.items()}, report)
+        board.say(f"report: {report.paths[0]}")
+        if report.left_out:
+            board.say(report.left_out)
+    reasons = {path: end.reason for path, end in failed.items()}
+    return Ablation(folder, finished, done, reasons, report and report.paths[0])
 
 
 def again(folder: Path) -> str:
@@ -152,11 +160,3 @@ def plugin_files() -> list[Path]:
             )
         files.append(Path(file))
     return list(dict.fromkeys(files))
-
-
-def _report(folder: Path, board: Board) -> Path | None:
-    """Writes the reports; None where there is nothing that writes them."""
-    if util.find_spec("griffin_eqx.ablation.report") is None:
-        return None
-    report = import_module("griffin_eqx.ablation.report")
-    return report.write_reports(folder)

@@ -34,7 +34,7 @@ class Written(NamedTuple):
 
     Attributes:
       analysis: Its numbers.
-      paths: The files written.
+      paths: The files written, the page first, or else Markdown.
       left_out: What was not written, and why; empty where all was.
     """
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from griffin_eqx import config as configs
-from griffin_eqx.ablation.design import Cell, Design, Run
+from griffin_eqx.ablation.design import Cell, Design, run_of, tunes
 from griffin_eqx.ablation.selection import best_learning_rate
 from griffin_eqx.errors import ConfigError, GriffinError
 from griffin_eqx.task import Split
@@ -165,7 +165,7 @@ def chosen_learning_rate(design: Design, cell: Cell, runs: tuple[RunRecord, ...]
     """
     if len(cell.learning_rates) == 1:
         return cell.learning_rates[0]
-    seeds = design.seeds[:1] if design.plan.tuning == "first" else design.seeds
+    seeds = design.seeds[:1] if tunes(design, cell) else design.seeds
     tried = {
         rate: [
             (run.of_split("validation") or (None,))[0]
@@ -180,7 +180,7 @@ def chosen_learning_rate(design: Design, cell: Cell, runs: tuple[RunRecord, ...]
 def _of_cell(folder: Path, design: Design, cell: Cell) -> list[RunRecord]:
     """The cell's runs: those that choose the learning rate, those that follow it, and any other that is there."""
     records = {
-        (rate, seed): _record(folder, cell, rate, seed)
+        (rate, seed): _record(folder, design, cell, rate, seed)
         for rate in cell.learning_rates
         for seed in design.seeds
     }
@@ -188,15 +188,13 @@ def _of_cell(folder: Path, design: Design, cell: Cell) -> list[RunRecord]:
     planned = {
         (rate, seed)
         for rate, seed in records
-        if design.plan.tuning == "all" or seed == design.seeds[0] or rate == chosen
+        if not tunes(design, cell) or seed == design.seeds[0] or rate == chosen
     }
     return [run for key, run in records.items() if key in planned or run.status != "missing"]
 
 
-def _record(folder: Path, cell: Cell, learning_rate: float, seed: int) -> RunRecord:
-    run = Run(
-        variant=cell.variant, task=cell.task, learning_rate=learning_rate, seed=seed, config=cell.config
-    )
+def _record(folder: Path, design: Design, cell: Cell, learning_rate: float, seed: int) -> RunRecord:
+    run = run_of(design, cell, learning_rate, seed)
     record = RunRecord(cell.variant, cell.task, learning_rate, seed, run.path, "missing")
     path = folder / run.path
     if not path.is_dir():
