@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from griffin_eqx import registry
+from griffin_eqx import registry, tasks
 from griffin_eqx.ablation import folder as disk
 from griffin_eqx.ablation import machine
 from griffin_eqx.ablation.board import Board
@@ -138,7 +138,8 @@ def run(campaign: Campaign, board: Board, stop: Callable[[], bool]) -> Ablation:
 
 def again(folder: Path) -> str:
     """The command that goes on with an ablation."""
-    return shlex.join(["griffin", "ablate", str(folder / disk.PLAN), "--folder", str(folder)])
+    plugins = (word for file in plugin_files() for word in ("--plugin", str(file)))
+    return shlex.join(["griffin", "ablate", str(folder), *plugins])
 
 
 def plugin_files() -> list[Path]:
@@ -148,15 +149,15 @@ def plugin_files() -> list[Path]:
       RunError: If a block or task is known to this process alone.
     """
     files = []
-    for entry in registry.entries():
-        if not registry.is_added(entry):
-            continue
-        module = entry.target.partition(":")[0]
-        file = getattr(sys.modules.get(module), "__file__", None)
-        if file is None:
-            raise RunError(
-                f"{entry.name!r} was added to this process alone ({entry.target}), and each run has a process of its "
-                "own.\nPut it into a file and add that with registry.add_file or --plugin FILE."
-            )
-        files.append(Path(file))
+    for offers in (registry.default, tasks.default):
+        for entry in filter(offers.is_added, offers.entries()):
+            module = entry.target.partition(":")[0]
+            file = getattr(sys.modules.get(module), "__file__", None)
+            if file is None:
+                raise RunError(
+                    f"The {offers.noun} {entry.name!r} was added to this process alone ({entry.target}), and each run "
+                    "has a process of its own.\nPut it into a file, and add that with --plugin FILE or "
+                    "griffin_eqx.plugin_file.add_plugin."
+                )
+            files.append(Path(file))
     return list(dict.fromkeys(files))

@@ -81,7 +81,7 @@ def start_jax(cache: str | None, plugins: list[str]) -> str:
     """Starts JAX with a compilation cache, and adds the blocks and tasks of files; gives the platform."""
     import jax
 
-    from griffin_eqx import registry
+    from griffin_eqx.plugin_file import add_plugin
 
     # JAX writes an entry in place: one that is read half-written costs a compilation, and says so.
     warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry", UserWarning)
@@ -90,7 +90,7 @@ def start_jax(cache: str | None, plugins: list[str]) -> str:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     for plugin in plugins:
-        registry.add_file(plugin)
+        add_plugin(plugin)
     return jax.default_backend()
 
 

@@ -58,8 +58,6 @@ def train(config, *, run_dir, quiet, stop, watch):
             if misbehaviour == "die":
                 print("last words", file=sys.stderr, flush=True)
                 os.kill(os.getpid(), signal.SIGKILL)
-    with open(plan / "trained", "a") as log:
-        log.write(f"{path.relative_to(plan)}\n")
     value = config.train.seed + 100 * config.optimizer.learning_rate
     kept = SetOutcome(
         split="validation",
@@ -75,6 +73,8 @@ def train(config, *, run_dir, quiet, stop, watch):
         by_position=(),
     )
     write_outcome(path, (kept,), RunOutcome(steps=step, skipped=0, tokens=1, parameters=1))
+    with open(plan / "trained", "a") as log:
+        log.write(f"{path.relative_to(plan)}\n")
     return Result(finished=True)
 
 
