@@ -14,9 +14,7 @@ from griffin_eqx.ablation.board import Board
 from griffin_eqx.ablation.campaign import Campaign
 from griffin_eqx.ablation.plan import Plan
 from griffin_eqx.ablation.pool import Pool
-from griffin_eqx.ablation.report import write_reports
 from griffin_eqx.ablation.schedule import Broken, Done
-from griffin_eqx.ablation.terminal import show
 from griffin_eqx.ablation.timing import MEASURED, StepTimer
 from griffin_eqx.errors import RunError
 from griffin_eqx.training.run_directory import RUNS
@@ -31,7 +29,8 @@ class Ablation(NamedTuple):
       finished: Whether every run has ended; otherwise the same call goes on with it.
       done: Runs that have an outcome.
       failed: Runs that have none and will get none, by their path in the folder, and why.
-      report: The report as a page, or as Markdown without the extra `report`; None before a run is done.
+      report: The report as a page, or as Markdown without the extra `report`; None where it was stopped before,
+        or no run is done.
     """
 
     folder: Path
@@ -52,9 +51,10 @@ def ablate(
 ) -> Ablation:
     """Runs an ablation, or goes on where the same call stopped, and writes its report.
 
-    Each run trains in a process of its own share of the processor. A run's numbers are the same bits whatever
-    runs beside it, and whether it was interrupted or not. The first SIGINT or SIGTERM lets the runs under way save, and
-    returns; the second ends them at once, and costs what they did since their last checkpoint.
+    Each run trains in a process with its own share of the processor. A run's numbers are the same bits whatever
+    runs beside it, and whether it was interrupted or not; they depend, in their last digits, on `threads`.
+    The first SIGINT or SIGTERM lets the runs under way save, and returns; the second ends them at once, and
+    costs what they did since their last checkpoint.
 
     Args:
       plan: The plan, or its file.
@@ -104,7 +104,7 @@ def place(plan: Plan) -> Path:
 
 def timer_of(folder: Path, workers: int | None, threads: int | None) -> StepTimer:
     """Measures the speed of steps as runs will have it, once for a folder."""
-    cores = machine.usual(workers, threads)[1]
+    cores = disk.threads_of(folder) or machine.usual(workers, threads)[1]
     return StepTimer(folder / MEASURED, threads=cores, plugins=plugin_files())
 
 
@@ -118,22 +118,31 @@ def run(campaign: Campaign, board: Board, stop: Callable[[], bool]) -> Ablation:
     done = sum(isinstance(end, Done) for end in campaign.ends.values())
     for path, end in failed.items():
         board.say(f"failed: {folder / path}\n  {end.kind}: {end.reason}", style="red")
-    report = write_reports(folder) if done else None
-    if report is not None:
-        board.say("")
-        show(report.analysis, board.console)
-        board.say("")
+    report = tell(folder, board) if done and finished else None
     if not finished:
         ended, total = campaign.counts
         board.say(f"stopped with {ended} of {total} runs done; to go on:\n  {again(folder)}")
+        if done:
+            board.say(f"to see what is there so far:\n  {shlex.join(['griffin', 'report', str(folder)])}")
     elif any(end.kind != "diverged" for end in failed.values()):
         board.say(f"to try failed runs again:\n  {again(folder)} --retry")
     if report is not None:
-        board.say(f"report: {report.paths[0]}")
-        if report.left_out:
-            board.say(report.left_out)
-    reasons = {path: end.reason for path, end in failed.items()}
-    return Ablation(folder, finished, done, reasons, report and report.paths[0])
+        board.say(f"report: {report}")
+    return Ablation(folder, finished, done, {path: end.reason for path, end in failed.items()}, report)
+
+
+def tell(folder: Path, board: Board) -> Path:
+    """Writes the reports, shows what they say, and gives the place of the first."""
+    from griffin_eqx.ablation.report import write_reports  # after the runs: importing it takes a while
+    from griffin_eqx.ablation.terminal import show
+
+    written = write_reports(folder)
+    board.say("")
+    show(written.analysis, board.console)
+    board.say("")
+    if written.left_out:
+        board.say(written.left_out)
+    return written.paths[0]
 
 
 def again(folder: Path) -> str:

@@ -162,8 +162,26 @@ def forgive(folder: Path, design: Design) -> int:
     return count
 
 
+def threads_of(folder: Path) -> int | None:
+    """How many threads the runs of an ablation have; None before it has begun.
+
+    Raises:
+      RunError: If that cannot be read.
+    """
+    path = folder / WORKERS
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["threads"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{WORKERS} cannot be read, so it is unknown how many threads the runs began with.\n"
+            f'  {path}: {type(error).__name__}\n  Write {{"threads": 1}} into it, or start in another folder.'
+        ) from None
+
+
 def settle_threads(folder: Path, asked: int | None, usual: int) -> int:
-    """How many threads a worker has: as when the ablation began, for sums depend on it in their last bits.
+    """How many threads a run has: as when the ablation began, for sums depend on it in their last bits.
 
     Args:
       folder: The ablation's.
@@ -173,21 +191,15 @@ def settle_threads(folder: Path, asked: int | None, usual: int) -> int:
     Raises:
       RunError: If something else is asked for than it began with.
     """
-    path = folder / WORKERS
-    try:
-        there = int(json.loads(path.read_text(encoding="utf-8"))["threads"])
-    except FileNotFoundError:
+    there = threads_of(folder)
+    if there is None:
         there = asked or usual
-        replace_file(path, f'{{"threads": {there}}}\n'.encode())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{WORKERS} cannot be read, so it is unknown how many threads the runs began with.\n"
-            f'  {path}: {type(error).__name__}\n  Write {{"threads": 1}} into it, or start in another folder.'
-        ) from None
+        replace_file(folder / WORKERS, f'{{"threads": {there}}}\n'.encode())
     if asked not in (None, there):
         raise RunError(
             f"The runs of this ablation have {there} threads each, and threads={asked} is asked for: results could "
-            f"differ in their last bits.\n  {path}\n  Leave --threads out, or start in another folder with --folder."
+            f"differ in their last bits.\n  {folder / WORKERS}\n"
+            "  Leave --threads out, or start in another folder with --folder."
         )
     return there
 

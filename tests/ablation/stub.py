@@ -86,6 +86,7 @@ def as_worker():
 
 
 def as_ablation(path, workers):
+    ablate.tell = lambda folder, board: None
     design = msgspec.json.decode((path / "design.json").read_bytes(), type=Design)
     with asked_to_stop() as asked, folder.locked(path) as lock, Board() as board:
         pool = Pool(path, workers=workers, threads=1, inherited=[lock], command=COMMAND)

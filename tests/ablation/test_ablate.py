@@ -33,6 +33,8 @@ BUDGETS = {"steps": "steps = 30", "tokens": "tokens = 1900", "flops": "flops = 5
 
 SCRIPT = """
 import sys, griffin_eqx as gx
+from griffin_eqx.ablation import ablate
+ablate.tell = lambda folder, board: None
 result = gx.ablate(sys.argv[1], folder=sys.argv[2], workers=int(sys.argv[3]), threads=1)
 sys.exit(0 if result.finished and not result.failed else 130)
 """
