@@ -7,6 +7,7 @@ through `add` (or `--plugin FILE`) for a class at hand. A configuration names on
 The module is the default registry's face: `tasks.add(Task)`, `tasks.init(text, data)` and so on.
 """
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from griffin_eqx._offers import Entry as Entry
@@ -46,9 +47,7 @@ class Tasks(Offers["type[AbstractTask]"]):
         Raises:
           PatternError: If it is not one task, or its name is unknown or offered twice, with a caret under it.
         """
-        spec = _read(text)
-        options = str(spec).removeprefix(spec.name)
-        return self._named(spec, text).name + options
+        return str(self._spec(text))
 
     def choose(self, text: str) -> TaskChoice:
         """The task with its class imported and its options checked.
@@ -56,8 +55,7 @@ class Tasks(Offers["type[AbstractTask]"]):
         Raises:
           PatternError: If its name or an option is wrong.
         """
-        spec = _read(text)
-        self._named(spec, text)
+        spec = self._spec(text)
         try:
             task = self.load(spec.name)
         except RegistryError as error:
@@ -85,11 +83,18 @@ class Tasks(Offers["type[AbstractTask]"]):
         try:
             return task.init(options, data)
         except OptionError as error:
-            raise _misfit(_read(text), text, error) from None
+            raise _misfit(self._spec(text), text, error) from None
 
-    def _named(self, spec: LayerSpec, text: str) -> Entry:
+    def _spec(self, text: str) -> LayerSpec:
+        """The one block that a task is written as, its name canonical."""
+        if isinstance(text, str) and not text.strip():
+            raise PatternError("no task is named", text, 0, len(text), _HOW)
+        pattern = Pattern.parse(text)
+        if len(pattern) != 1:
+            raise PatternError(f"a run has one task: these are {len(pattern)}", text, 0, len(text), _HOW)
+        spec = pattern.layers[0]
         try:
-            return self.find(spec.name)
+            return dataclasses.replace(spec, name=self.find(spec.name).name)
         except RegistryError as error:
             message, _, hint = str(error).partition("\n")
             raise PatternError(message, text, *spec.span, hint or None) from None
@@ -117,16 +122,6 @@ class Tasks(Offers["type[AbstractTask]"]):
             raise RegistryError(
                 f"{task.__name__}.metric{origin} is {task.metric!r}.\nMetrics are {', '.join(HIGHER_IS_BETTER)}."
             )
-
-
-def _read(text: str) -> LayerSpec:
-    """The one block that a task is written as."""
-    if isinstance(text, str) and not text.strip():
-        raise PatternError("no task is named", text, 0, len(text), _HOW)
-    pattern = Pattern.parse(text)
-    if len(pattern) != 1:
-        raise PatternError(f"a run has one task: these are {len(pattern)}", text, 0, len(text), _HOW)
-    return pattern.layers[0]
 
 
 def _misfit(spec: LayerSpec, text: str, error: OptionError) -> PatternError:

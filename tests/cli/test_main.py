@@ -32,7 +32,7 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], *([verb, "--help"] for verb in VERBS), ["blocks"]], ids=" ".join
+    "argv", [["--help"], *([verb, "--help"] for verb in VERBS), ["blocks"], ["tasks"]], ids=" ".join
 )
 def test_help_never_waits_for_jax(argv):
     answer = python("-c", HELP, *argv)

@@ -1,4 +1,4 @@
-"""A task of recall for the tests: after a mark, say the token that stood first in the row."""
+"""A task of recall: at a mark, say the token that stood first in the row, and say it again."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from griffin_eqx.task import AbstractTask, EvalSet, Metric, Split
 
 
 @dataclasses.dataclass(frozen=True)
-class ToyRecallOptions:
+class FirstTokenOptions:
     vocab: int = 6
 
     def __post_init__(self):
@@ -20,18 +20,19 @@ class ToyRecallOptions:
             raise OptionError("vocab", f"must be at least 3, got {self.vocab}")
 
 
-class ToyRecall(AbstractTask):
-    name = "toy_recall"
-    aliases = ("toy",)
-    summary = "the first token of the row, twice"
-    Options = ToyRecallOptions
+class FirstTokenTask(AbstractTask):
+    name = "first_token"
+    aliases = ("F",)
+    summary = "say the first token of the row, twice"
+    source = "made up"
+    Options = FirstTokenOptions
     metric: ClassVar[Metric] = "accuracy"
 
     def __init__(self, vocab: int, data: DataConfig):
         self.vocab, self.data = vocab, data
 
     @classmethod
-    def init(cls, options: Any, data: DataConfig) -> "ToyRecall":
+    def init(cls, options: Any, data: DataConfig) -> "FirstTokenTask":
         if data.seq_len < 4:
             raise OptionError("vocab", f"needs rows of 4 tokens or more, got data.seq_len={data.seq_len}")
         return cls(options.vocab, data)
