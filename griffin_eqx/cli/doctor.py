@@ -10,10 +10,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from griffin_eqx import registry
+from griffin_eqx import registry, tasks
 from griffin_eqx.cli.arguments import Flag, parse
+from griffin_eqx.errors import RegistryError
 
 RUNS = Path("runs")
 LEAST_FREE_BYTES = 1 << 30
@@ -22,7 +25,7 @@ PACKAGES = ("jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "grain", "n
 
 @dataclasses.dataclass(frozen=True)
 class Doctor:
-    """Check versions, devices, blocks, scan kernel and run folder; the exit code is 1 if one is not well.
+    """Check versions, devices, blocks, tasks, scan kernel and run folder; the exit code is 1 if one is not well.
 
     Attributes:
       json: Print a JSON list.
@@ -62,7 +65,8 @@ def examine() -> Iterator[Finding]:
     yield from _guarded("python", python)
     yield from _guarded("packages", versions)
     yield from _guarded("devices", devices)
-    yield from _guarded("blocks", blocks)
+    yield from _guarded("blocks", partial(offers, registry, "block"))
+    yield from _guarded("tasks", partial(offers, tasks, "task"))
     yield from _guarded("scan", scan)
     yield from _guarded("run folder", run_folder)
 
@@ -133,18 +137,19 @@ def devices() -> Iterator[Finding]:
     yield Finding("devices", True, f"{len(found)} x {', '.join(kinds)} ({jax.default_backend()})")
 
 
-def blocks() -> Iterator[Finding]:
-    """Every installed block, imported."""
-    entries = registry.entries()
+def offers(known: Any, noun: str) -> Iterator[Finding]:
+    """Every installed block, or task, imported; `known` is the module that knows them."""
+    entries = known.entries()
     if not entries:
-        yield Finding("blocks", False, "none is installed: install griffin_eqx itself (pip install -e .)")
+        advice = "none is installed: install griffin_eqx itself (pip install -e .)"
+        yield Finding(f"{noun}s", False, advice)
     for entry in entries:
         try:
-            registry.load(entry.name)
-        except registry.RegistryError as error:
-            yield Finding(f"block {entry.name}", False, str(error))
+            known.load(entry.name)
+        except RegistryError as error:
+            yield Finding(f"{noun} {entry.name}", False, str(error))
         else:
-            yield Finding(f"block {entry.name}", True, entry.distribution)
+            yield Finding(f"{noun} {entry.name}", True, entry.distribution)
 
 
 def scan() -> Iterator[Finding]:

@@ -27,6 +27,7 @@ def test_a_good_machine_passes(griffin):
         "equinox",
         "devices",
         "block rg_lru",
+        "task text",
         "scan kernel",
         "scan check",
         "run folder",
