@@ -138,6 +138,8 @@ def _against_baseline(task: TaskResult, scale: Scale) -> list[str]:
     ]
     if not differ:
         return [f"No difference from the baseline, {task.baseline}, is larger than chance explains."]
+    if len(differ) > 4:
+        return [f"{len(differ)} of {len(compared)} variants differ from the baseline, {task.baseline}."]
     return [f"Different from the baseline, {task.baseline}: {listed(differ)}."]
 
 

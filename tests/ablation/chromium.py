@@ -48,17 +48,17 @@ class Chromium:
 
     def __enter__(self) -> "Chromium":
         self._home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        command_out, self._to = os.pipe()
-        self._from, answer_in = os.pipe()
-        command = f'exec "$0" {FLAGS} --user-data-dir="$1" about:blank 3<&{command_out} 4>&{answer_in}'
+        # The pipes arrive as standard input and output, and move to where Chromium wants them.
+        command = f'exec "$0" {FLAGS} --user-data-dir="$1" about:blank 3<&0 4>&1 </dev/null >/dev/null'
         self._process = subprocess.Popen(
             ["sh", "-c", command, executable() or "chromium", self._home.name],
-            pass_fds=(command_out, answer_in),
-            stdout=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        os.close(command_out)
-        os.close(answer_in)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
@@ -67,9 +67,7 @@ class Chromium:
 
     def __exit__(self, *exception: Any) -> None:
         self._process.terminate()
-        self._process.wait(30)
-        os.close(self._to)
-        os.close(self._from)
+        self._process.communicate(timeout=30)
         self._home.cleanup()
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 import csv
 import dataclasses
+import itertools
 import re
 import sqlite3
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from griffin_eqx.ablation import report, words
@@ -286,18 +288,43 @@ def test_markers_fit_their_square_and_differ():
     assert len(LIGHT) == len(DARK) == 8
 
 
-@pytest.mark.parametrize(("colors", "ground"), [(LIGHT, "#fdfdfc"), (DARK, "#15171b")])
+GROUNDS = pytest.mark.parametrize(("colors", "ground"), [(LIGHT, "#fdfdfc"), (DARK, "#15171b")])
+
+
+def linear(color):
+    """Linear sRGB of a colour."""
+    parts = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+
+
+@GROUNDS
 def test_colours_stand_out_from_their_ground(colors, ground):
     """3 to 1 is what WCAG 2.1 (1.4.11) asks of graphics."""
-
-    def luminance(color):
-        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
     for color in colors:
-        low, high = sorted([luminance(color), luminance(ground)])
+        low, high = sorted(float(linear(one) @ [0.2126, 0.7152, 0.0722]) for one in (color, ground))
         assert (high + 0.05) / (low + 0.05) >= 3, color
+
+
+# What is left of red, green and blue to eyes without one kind of cone: Machado, Oliveira and Fernandes (2009).
+EYES = {
+    "usual": np.eye(3),
+    "protanopia": [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]],
+    "deuteranopia": [[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]],
+}
+
+
+@GROUNDS
+@pytest.mark.parametrize("eyes", EYES)
+def test_no_two_colours_look_alike(colors, ground, eyes):
+    """CIELAB distances: 2 is just seen side by side; 20 is another colour, as far as the search for them got."""
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+    def lab(color):
+        seen = np.clip(np.asarray(EYES[eyes]) @ linear(color), 0, 1)
+        x, y, z = np.cbrt(to_xyz @ seen / [0.9505, 1.0, 1.089])
+        return np.array([116 * y, 500 * (x - y), 200 * (y - z)])
+
+    assert min(np.linalg.norm(lab(a) - lab(b)) for a, b in itertools.combinations(colors, 2)) >= 20
 
 
 def test_numbers_are_read_from_files_alone(written, tmp_path):
