@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test thorough core lint types imports check clean
+.PHONY: demo test browser-test thorough core lint types imports check clean
 
 demo: $(VENV)/installed
 	$(BIN)/griffin train
@@ -12,6 +12,13 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(BIN)/griffin bench kernels --setup
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup
+
+# Opens an ablation's report in headless Chromium; where there is none, Debian's is installed, which takes root.
+browser-test: $(VENV)/installed-test
+	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } || \
+	  { echo 'no Chromium here, and it cannot be installed: install one, or leave browser-test out' >&2; exit 1; }
+	$(BIN)/pytest -m browser tests/ablation/test_browser.py
 
 thorough: $(VENV)/installed-test
 	$(BIN)/griffin bench kernels --setup
