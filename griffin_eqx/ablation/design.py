@@ -33,6 +33,23 @@ class Sizes(_Base, frozen=True, kw_only=True):
     cache_length: int
 
 
+class Change(_Base, frozen=True):
+    """A size that was changed.
+
+    Attributes:
+      adjust: Which.
+      before: Its value as the plan had it, or as it followed from the change before.
+      after: Its value now.
+    """
+
+    adjust: Adjust
+    before: int
+    after: int
+
+    def __str__(self) -> str:
+        return f"{self.adjust} {self.before} to {self.after}"
+
+
 class Matched(_Base, frozen=True, kw_only=True):
     """What matching did to a variant.
 
@@ -41,6 +58,7 @@ class Matched(_Base, frozen=True, kw_only=True):
       adjust: What was changed for it.
       before: Its value as the plan had it.
       after: Its value now.
+      finer: What was changed then, where the first has too coarse a grain; None where nothing was.
       target: The baseline's measure: parameters, FLOPs a token, bytes, or seconds.
       reached: The variant's.
       nearest: Why it is no nearer, in words; empty when it is within 1 %.
@@ -50,6 +68,7 @@ class Matched(_Base, frozen=True, kw_only=True):
     adjust: Adjust
     before: int
     after: int
+    finer: Change | None = None
     target: float
     reached: float
     nearest: str = ""
@@ -58,6 +77,12 @@ class Matched(_Base, frozen=True, kw_only=True):
     def mismatch(self) -> float:
         """How far off it is, as a signed fraction of the target."""
         return self.reached / self.target - 1
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """What is really another value than before."""
+        made = (Change(self.adjust, self.before, self.after), *((self.finer,) if self.finer else ()))
+        return tuple(change for change in made if change.before != change.after)
 
 
 class Cell(_Base, frozen=True, kw_only=True):

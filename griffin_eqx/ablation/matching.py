@@ -5,13 +5,15 @@ knows no divisor of a width, and holds for blocks that nobody has written yet.
 """
 
 import dataclasses
+import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from griffin_eqx.ablation.design import Matched
+from griffin_eqx.ablation.design import Change, Matched
 from griffin_eqx.ablation.plan import Adjust, Match, Measure
 from griffin_eqx.ablation.sizes import sizes
 from griffin_eqx.config import Config
@@ -21,7 +23,7 @@ from griffin_eqx.pattern import MAX_LAYERS
 CLOSE = 0.01
 """A mismatch up to this needs no explanation."""
 
-_EXACT = 1e-4
+_EXACT = 1e-3
 """No nearer value is looked for below this mismatch."""
 
 _FARTHEST = 64
@@ -45,12 +47,12 @@ WORDS: dict[Measure, str] = {
 """What messages call a measure."""
 
 _ORDER: dict[Measure, tuple[Adjust, ...]] = {
-    "params": ("width", "mlp_width", "lru_width", "depth"),
-    "flops": ("width", "mlp_width", "lru_width", "depth"),
-    "cache": ("lru_width", "width", "depth"),
-    "step_time": ("width", "mlp_width", "depth"),
+    "params": ("width", "mlp_width", "lru_width"),
+    "flops": ("width", "mlp_width", "lru_width"),
+    "cache": ("lru_width", "width"),
+    "step_time": ("width", "mlp_width"),
 }
-"""What is tried where the plan leaves it open."""
+"""What is tried where the plan leaves it open. Another depth is another comparison: the plan must ask for it."""
 
 _COUNT = re.compile(r"([*@]\s*)([0-9]+)(\s*)\Z")
 
@@ -120,17 +122,65 @@ def match(
     goal = measure_of(target, wanted)
     if not goal > 0:
         raise PlanError(f"match: {baseline} has no {WORDS[wanted.by]}, so nothing can be matched to it.")
-    tried = []
-    for adjust in _adjusts(wanted):
-        found = _search(config, adjust, goal, lambda one: measure_of(one, wanted))
-        tried.append(found)
-        if found.off(goal) <= CLOSE:
+    tried: list[_Attempt] = []
+    for attempt in _attempts(config, wanted, goal):
+        tried.append(attempt)
+        if attempt.off <= CLOSE:
             break
-    best = min(tried, key=lambda found: found.off(goal))
-    point = best.nearest(goal)
-    if point is None or best.off(goal) > wanted.tolerance:
+    best = min(tried, key=lambda attempt: attempt.off)
+    if best.point is None or best.off > wanted.tolerance:
         raise _impossible(config, tried, wanted, goal, baseline)
-    return _done(config, best, point, wanted, goal, others=[f for f in tried if f is not best])
+    return _done(best, best.point, wanted, [attempt for attempt in tried if attempt is not best])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Attempt:
+    """One way to the goal.
+
+    Attributes:
+      config: What the search began with.
+      found: What it found.
+      goal: What it searched for.
+      earlier: What had been changed before it began.
+    """
+
+    config: Config
+    found: Found
+    goal: float
+    earlier: Change | None = None
+
+    @property
+    def point(self) -> Point | None:
+        return self.found.nearest(self.goal)
+
+    @property
+    def off(self) -> float:
+        return self.found.off(self.goal)
+
+
+def _attempts(config: Config, wanted: Match, goal: float) -> Iterator[_Attempt]:
+    """Ways to the goal, the most natural first."""
+
+    def attempt(config: Config, adjust: Adjust, earlier: Change | None = None) -> _Attempt:
+        found = _search(config, adjust, goal, lambda one: measure_of(one, wanted))
+        return _Attempt(config, found, goal, earlier)
+
+    if wanted.adjust is not None:
+        yield attempt(config, wanted.adjust)
+        return
+    first, *rest = _ORDER[wanted.by]
+    coarse = attempt(config, first)
+    yield coarse
+    if first == "width":
+        # Widths come in steps as large as a head; another width makes up for what one of them leaves.
+        sides = [point for point in (coarse.found.below, coarse.found.above) if point is not None]
+        for point in sorted(sides, key=lambda point: abs(point.measure - goal)):
+            moved = with_size(config, first, point.value)
+            assert moved is not None
+            for finer in ("mlp_width", "lru_width"):
+                yield attempt(moved, finer, Change(first, coarse.found.before, point.value))
+    for adjust in rest:
+        yield attempt(config, adjust)
 
 
 def measure_of(config: Config, wanted: Match) -> float:
@@ -173,7 +223,7 @@ def _adjusts(wanted: Match) -> tuple[Adjust, ...]:
 
 
 def _search(config: Config, adjust: Adjust, goal: float, measure: Callable[[Config], float]) -> Found:
-    """Finds the valid values next to the goal, by bisection; the measure is taken to grow with the value."""
+    """Finds the valid values next to the goal, by interpolation; the measure is taken to grow with the value."""
     before = size_of(config, adjust)
     if before is None:
         return Found(adjust, 0, why="its pattern does not end in a count")
@@ -191,12 +241,24 @@ def _search(config: Config, adjust: Adjust, goal: float, measure: Callable[[Conf
         last = point
     if first.value != last.value and first.measure == last.measure:
         return Found(adjust, before, *_sides(first, goal), why=f"{adjust} changes nothing of it")
-    while below and above and min(above.measure - goal, goal - below.measure) > _EXACT * goal:
-        point = points.around((below.value + above.value) // 2, least=below.value + 1, most=above.value - 1)
+    for turn in itertools.count():
+        if not (below and above) or min(above.measure - goal, goal - below.measure) <= _EXACT * goal:
+            break
+        # Every third guess is the middle, so that the range ends up empty whatever shape the measure has.
+        guess = (below.value + above.value) // 2 if turn % 3 == 2 else _interpolated(below, above, goal)
+        point = points.around(guess, least=below.value + 1, most=above.value - 1)
         if point is None:
             break
         below, above = (point, above) if point.measure <= goal else (below, point)
     return Found(adjust, before, below, above)
+
+
+def _interpolated(below: Point, above: Point, goal: float) -> int:
+    """The value at the goal if the measure grew as a power of it: parameters nearly do."""
+    if not 0 < below.measure < above.measure:
+        return (below.value + above.value) // 2
+    part = math.log(goal / below.measure) / math.log(above.measure / below.measure)
+    return round(below.value * (above.value / below.value) ** part)
 
 
 def _sides(point: Point, goal: float) -> tuple[Point | None, Point | None]:
@@ -247,13 +309,10 @@ def _outwards(value: int, least: int, most: int) -> Iterator[int]:
             yield value - away
 
 
-def _done(
-    config: Config, found: Found, point: Point, wanted: Match, goal: float, *, others: Sequence[Found]
-) -> tuple[Config, Matched]:
-    changed = with_size(config, found.adjust, point.value)
-    assert changed is not None
+def _done(best: _Attempt, point: Point, wanted: Match, others: Sequence[_Attempt]) -> tuple[Config, Matched]:
+    found, goal = best.found, best.goal
     nearest = ""
-    if abs(point.measure / goal - 1) > CLOSE:
+    if best.off > CLOSE:
         other = found.above if point is found.below else found.below
         up = "up" if point is found.below else "down"
         nearest = (
@@ -261,29 +320,38 @@ def _done(
             if other is not None
             else found.why or f"there is no {found.adjust} further {up} that can be built"
         )
-        if others:
-            nearest += f"; {', '.join(one.adjust for one in others)}: no nearer"
+        if names := dict.fromkeys(one.found.adjust for one in others if one.found.adjust != found.adjust):
+            nearest += f"; {', '.join(names)}: no nearer"
+    last = Change(found.adjust, found.before, point.value)
+    changes = [change for change in (best.earlier, last) if change and change.before != change.after] or [
+        last
+    ]
     matched = Matched(
         by=wanted.by,
-        adjust=found.adjust,
-        before=found.before,
-        after=point.value,
+        adjust=changes[0].adjust,
+        before=changes[0].before,
+        after=changes[0].after,
+        finer=changes[1] if len(changes) == 2 else None,
         target=goal,
         reached=point.measure,
         nearest=nearest,
     )
-    return (config if point.value == found.before else changed), matched
+    # As it was where nothing had to change: a width that was left out stays so.
+    changed = best.config if last.before == last.after else with_size(best.config, last.adjust, last.after)
+    assert changed is not None
+    return changed, matched
 
 
 def _impossible(
-    config: Config, tried: Sequence[Found], wanted: Match, goal: float, baseline: str
+    config: Config, tried: Sequence[_Attempt], wanted: Match, goal: float, baseline: str
 ) -> PlanError:
     lines = [
         f"cannot be matched to {baseline} in {WORDS[wanted.by]} ({goal:,.0f}) within the tolerance of "
         f"{wanted.tolerance:.3g}."
     ]
-    lines += [f"  {_told(found, goal)}" for found in tried]
-    rest: list[Adjust] = [adjust for adjust in _ORDER[wanted.by] if adjust not in _adjusts(wanted)]
+    lines += [f"  {_told(attempt.found, goal)}" for attempt in tried if attempt.earlier is None]
+    tried_ones = {attempt.found.adjust for attempt in tried}
+    rest: list[Adjust] = [adjust for adjust in (*_ORDER[wanted.by], "depth") if adjust not in tried_ones]
     offers = []
     for adjust in rest:
         found = _search(config, adjust, goal, lambda one: measure_of(one, wanted))
@@ -308,6 +376,8 @@ def _off(measure: float, goal: float) -> str:
     fraction = measure / goal - 1
     if abs(fraction) < 5e-5:
         return "equal"
+    if fraction >= 1:
+        return f"{fraction + 1:.3g} times as much"
     return f"{abs(fraction) * 100:.2g} % {'over' if fraction > 0 else 'under'}"
 
 

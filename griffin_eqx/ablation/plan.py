@@ -43,8 +43,9 @@ class Match(_Base, frozen=True, kw_only=True):
       by: Parameters outside of the embedding (`params`), training FLOPs a token (`flops`), bytes of the cache at
         `length` tokens (`cache`), or measured seconds a step (`step_time`).
       adjust: What is changed to get there: a width of the model, or the count at the end of the pattern (`depth`).
-        Sizes that the configuration leaves out follow as they always do. Left out: the first of them, beginning
-        with the width, that comes within 1 %, else the one that comes nearest.
+        Sizes that the configuration leaves out follow as they always do. Left out: the width, and
+        where its steps are too coarse another width for the rest; whatever first comes within 1 %, else the
+        nearest. Another depth must be asked for.
       length: Tokens that the cache is for; `data.seq_len` of the first task when left out.
       tolerance: A variant further off than this, as a fraction, is an error and not a footnote.
     """

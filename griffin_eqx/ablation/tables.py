@@ -156,7 +156,7 @@ def matched(analysis: Analysis) -> Table | None:
                 Cell(cell.task),
                 Cell(cell.variant),
                 Cell(measure),
-                Cell(f"{match.adjust} {match.before} to {match.after}", match.after),
+                Cell("; ".join(map(str, match.changes)) or "nothing", match.after),
                 Cell(written(match.target), match.target),
                 Cell(written(match.reached), match.reached),
                 Cell(off, abs(match.mismatch)),

@@ -41,7 +41,7 @@ class Ablate:
       task: What they are trained on; `griffin tasks` lists them.
       match: Make variants equal to the baseline in non-embedding parameters (params), training FLOPs a token
         (flops), bytes of cache (cache) or measured seconds a step (step_time).
-      adjust: What is changed for it; left out, the first that comes within 1 %, beginning with the width.
+      adjust: What is changed for it; left out, the width, and the MLP's where widths are too coarse.
       seeds: How many seeds.
       steps: Optimizer steps of a run.
       tokens: Training tokens of a run, in place of steps.

@@ -104,7 +104,7 @@ def _show_task(design: Design, cells: list[Cell], rate: float, workers: int, con
             notes.append(f"{cell.variant}: {cell.matched.nearest}")
     console.print(sizes)
     if match := design.plan.match:
-        changed = "; the size with * was changed for it" if any(map(_adjusted, cells)) else ""
+        changed = "; sizes with * were changed for it" if any(map(_adjusted, cells)) else ""
         console.print(f"matched in {WORDS[match.by]}{changed}", style="dim")
     for note in notes:
         console.print(f"  {escape(note)}", style="yellow")
@@ -123,17 +123,16 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _adjusted(cell: Cell) -> str | None:
+def _adjusted(cell: Cell) -> set[str]:
     """What matching changed."""
-    matched = cell.matched
-    return matched.adjust if matched is not None and matched.before != matched.after else None
+    return {change.adjust for change in cell.matched.changes} if cell.matched is not None else set()
 
 
 def _sizes_row(cell: Cell) -> list[str]:
-    model, sizes = cell.config.model, cell.sizes
+    model, sizes, adjusted = cell.config.model, cell.sizes, _adjusted(cell)
 
     def marked(value: int, name: str) -> str:
-        return f"{value}*" if name == _adjusted(cell) else str(value)
+        return f"{value}*" if name in adjusted else str(value)
 
     return [
         cell.variant,
