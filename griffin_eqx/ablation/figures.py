@@ -206,13 +206,18 @@ def _answer(pen: _Pen) -> Figure | None:
 
 
 def _curves(pen: _Pen) -> Figure | None:
-    metric, factor = pen.task.metric, pen.scale.factor
-    kind, what = "validation", metric
+    metric = pen.task.metric
     every = [row for row in pen.task.rows if row.runs]
-    if not any(_points(run, kind, what) for row in every for run in row.runs):
-        what, factor = "loss", 1.0
-        if not any(_points(run, kind, what) for row in every for run in row.runs):
-            kind = "train"
+
+    def length(kind: str, what: str) -> int:
+        return max((len(_points(run, kind, what)) for row in every for run in row.runs), default=0)
+
+    # Short runs are evaluated at their end alone: then what training saw makes the curve.
+    kinds = [("validation", metric), ("validation", "loss"), ("train", "loss")]
+    kind, what = next(
+        (kind for kind in kinds if length(*kind) >= 3), max(kinds, key=lambda kind: length(*kind))
+    )
+    factor = pen.scale.factor if what == metric else 1.0
     canvas, axes = pen.canvas()
     drawn = []
     for row in every:

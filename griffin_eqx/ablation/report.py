@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+from collections import Counter
 from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
@@ -114,11 +115,11 @@ def summary(analysis: Analysis) -> str:
         (len(runs), "run"),
     )
     told = ", ".join(f"{count} {name}{'s' * (count != 1)}" for count, name in counts)
-    others = {run.status for run in runs} - {"finished"}
-    if not others:
+    if finished == len(runs):
         return f"{told}, all finished"
-    states = [f"{sum(run.status == status for run in runs)} {status}" for status in sorted(others)]
-    return f"{told}: {finished} finished, {words.listed(states)}"
+    states = Counter("failed" if run.failure else run.state for run in runs)
+    ordered = sorted(states.items(), key=lambda item: (item[0] != "finished", item[0]))
+    return f"{told}: {words.listed([f'{count} {state}' for state, count in ordered])}"
 
 
 def method(analysis: Analysis) -> list[str]:

@@ -103,6 +103,13 @@ class RunRecord:
         return self.outcome.steps if self.outcome else max((point.step for point in self.curve), default=0)
 
     @property
+    def state(self) -> str:
+        """Its status in words."""
+        if self.failure:
+            return f"failed: {self.failure.kind}"
+        return {"missing": "not started", "foreign": "of another plan"}.get(self.status, self.status)
+
+    @property
     def tried(self) -> bool:
         """Whether its learning rate can be judged by it."""
         return self.status in ("finished", "failed")

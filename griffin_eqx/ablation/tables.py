@@ -49,7 +49,7 @@ def answers(task: TaskResult) -> Table:
     """The ranked answer, one row a variant; the last column holds its marks."""
     scale = words.scale_of(task)
     lengths = sorted({row.cell.sizes.cache_length for row in task.rows})
-    at = f" at {lengths[0]:,}" if len(lengths) == 1 else ""
+    at = f" at {lengths[0]:,} tokens" if len(lengths) == 1 else ""
     columns = (
         ("rank", True),
         ("variant", False),
@@ -132,10 +132,10 @@ def learning_rates(task: TaskResult) -> Table | None:
 
 
 _MEASURES = {
-    "params": ("parameters", si),
-    "flops": ("training FLOPs a token", si),
-    "cache": ("cache bytes", binary),
-    "step_time": ("seconds a step", lambda seconds: f"{seconds:.3g}"),
+    "params": ("parameters", "{:,.0f}"),
+    "flops": ("training FLOPs a token", "{:,.0f}"),
+    "cache": ("cache bytes", "{:,.0f}"),
+    "step_time": ("seconds a step", "{:.3g}"),
 }
 
 
@@ -157,8 +157,8 @@ def matched(analysis: Analysis) -> Table | None:
                 Cell(cell.variant),
                 Cell(measure),
                 Cell("; ".join(map(str, match.changes)) or "nothing", match.after),
-                Cell(written(match.target), match.target),
-                Cell(written(match.reached), match.reached),
+                Cell(written.format(match.target), match.target),
+                Cell(written.format(match.reached), match.reached),
                 Cell(off, abs(match.mismatch)),
                 Cell(match.nearest),
             )
@@ -194,10 +194,9 @@ def not_counted(results: Results) -> Table | None:
         if run.status == "finished":
             continue
         failure = run.failure
-        state = f"failed: {failure.kind}" if failure else run.status
         why = failure.reason if failure else run.note or (f"stopped at step {run.step:,}" if run.step else "")
         attempts = str(failure.attempts) if failure else ""
-        rows.append((Cell(run.path.as_posix()), Cell(state), Cell(attempts), Cell(why)))
+        rows.append((Cell(run.path.as_posix()), Cell(run.state), Cell(attempts), Cell(why)))
     return (
         Table(("run", "state", "attempts", "reason"), (False, False, True, False), tuple(rows))
         if rows
@@ -235,11 +234,15 @@ def commands(analysis: Analysis) -> list[tuple[str, str]]:
     def typed(*words: str | Path) -> str:
         return shlex.join(map(str, ("griffin", *words)))
 
-    told = [("the whole plan; what is finished stays", typed("ablate", folder / PLAN))]
+    anew = Path("runs", "again")
+    told = [
+        ("the whole plan, anew", typed("ablate", folder / PLAN, "--folder", anew)),
+        ("to go on with it; what is finished stays", typed("ablate", folder)),
+    ]
     if run := next((run for task in analysis.tasks for row in task.rows for run in row.finished), None):
         what = f"one run: {run.variant} on {run.task}, learning rate {run.learning_rate:g}, seed {run.seed}"
         config = folder / run.path / CONFIG
-        told.append((what, typed("train", config, "--run-dir", Path("runs", "again"))))
+        told.append((what, typed("train", config, "--run-dir", anew / "run")))
     told.append(("this report, from the files of the runs alone", typed("report", folder)))
     return told
 

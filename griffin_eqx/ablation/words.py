@@ -99,8 +99,10 @@ def answer(task: TaskResult) -> list[str]:
     """What the task says, in sentences; what it cannot say as well."""
     scale = scale_of(task)
     ranked = task.ranked
+    if not any(run.status == "finished" for row in task.rows for run in row.runs):
+        return ["No run has finished yet at a chosen learning rate.", *_without_a_number(task)]
     if not ranked:
-        return ["No variant has a number: no run at a chosen learning rate has finished with a finite one."]
+        return ["No variant has a number: nothing that finished is finite.", *_without_a_number(task)]
     best = ranked[0]
     first = f"{best.variant} is first with {scale.estimate(best.score)} {scale.unit}"
     if len(ranked) == 1:
@@ -116,10 +118,7 @@ def answer(task: TaskResult) -> list[str]:
         sentences.append(
             "Means of fewer seeds: " + "; ".join(f"{row.variant} ({lost(row)})" for row in counted) + "."
         )
-    if without := [row for row in task.rows if row.rank is None]:
-        sentences.append(
-            "Without a number: " + "; ".join(f"{row.variant} ({lost(row)})" for row in without) + "."
-        )
+    sentences += _without_a_number(task)
     if edges := [f"{row.variant} ({row.edge}, {rate(row.learning_rate)})" for row in task.rows if row.edge]:
         sentences.append(
             f"The best learning rate lies at the edge of those tried, and a better one may lie beyond: {listed(edges)}."
@@ -141,6 +140,11 @@ def _against_baseline(task: TaskResult, scale: Scale) -> list[str]:
     if len(differ) > 4:
         return [f"{len(differ)} of {len(compared)} variants differ from the baseline, {task.baseline}."]
     return [f"Different from the baseline, {task.baseline}: {listed(differ)}."]
+
+
+def _without_a_number(task: TaskResult) -> list[str]:
+    without = [f"{row.variant} ({lost(row)})" for row in task.rows if row.rank is None]
+    return [f"Without a number: {'; '.join(without)}."] if without else []
 
 
 def _null(null: Null, scale: Scale) -> str:

@@ -239,8 +239,8 @@ def test_a_report_is_written_whatever_there_is(tmp_path, case):
         "twelve variants": "12 variants",
         "text of losses that are not finite": "not finite",
         "no spread": "all seeds equal",
-        "all failed": "No variant has a number",
-        "nothing yet": "not started",
+        "all failed": "No run has finished yet",
+        "nothing yet": "12 not started",
     }
     assert expected[case] in "".join(page.text)
 

@@ -28,7 +28,7 @@ def test_the_answer_is_shown_and_the_files_are_named(griffin, plan, monkeypatch)
     assert "figures/recall-answer.svg" in out
     assert Path("figures/recall-answer.svg").exists()
     assert opened == [(plan / "report.html").as_uri()]
-    assert "griffin ablate runs/plan/plan.toml" in (plan / "report.md").read_text()
+    assert "griffin ablate runs/plan/plan.toml --folder runs/again" in (plan / "report.md").read_text()
 
 
 def test_without_the_extra_the_table_is_shown_with_what_to_install(griffin, plan, monkeypatch):
