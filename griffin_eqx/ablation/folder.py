@@ -27,11 +27,11 @@ from griffin_eqx.ablation.load import dumps
 from griffin_eqx.ablation.plan import Plan
 from griffin_eqx.ablation.results import DESIGN, FAILURE, PLAN, Failure
 from griffin_eqx.ablation.schedule import Broken, Done
-from griffin_eqx.config import read_text
+from griffin_eqx.config import load_file, read_text
 from griffin_eqx.errors import RunError
 from griffin_eqx.training.differences import differences
 from griffin_eqx.training.outcome import read_outcome
-from griffin_eqx.training.run_directory import replace_file
+from griffin_eqx.training.run_directory import CONFIG, replace_file
 
 BASE, WORKERS, COMPILED, LOGS, LOCK = "base.toml", "workers.json", ".compiled", ".workers", ".lock"
 _ORPHANS_SECONDS = 10.0
@@ -205,36 +205,40 @@ def settle_threads(folder: Path, asked: int | None, usual: int) -> int:
 
 
 def take_design(folder: Path, design: Design) -> None:
-    """Writes the design, or compares it with the one that is there. It may have grown, but no run may differ.
+    """Writes the design. It may have grown since runs began, but none of them may differ.
 
     Raises:
-      RunError: If a run that has begun would have another configuration.
+      RunError: As `refuse_contradictions`.
     """
-    path = folder / DESIGN
-    new = msgspec.json.format(msgspec.json.encode(design), indent=1) + b"\n"
-    if path.exists():
-        try:
-            there = msgspec.json.decode(path.read_bytes(), type=Design)
-        except msgspec.MsgspecError as error:
-            raise RunError(
-                f"{DESIGN} cannot be read: {error}.\n  {path}\n  Delete it if the plan is still the same."
-            ) from None
-        old = {(cell.variant, cell.task): cell for cell in there.cells}
-        for cell in design.cells:
-            before = old.get((cell.variant, cell.task))
-            if before is None or not _has_begun(folder, cell):
-                continue
-            at = (cell.learning_rates[0], design.seeds[0])
-            then, now = run_of(there, before, *at), run_of(design, cell, *at)
-            if changed := differences(then.config, now.config):
-                raise RunError(
-                    f"Runs of {cell.variant!r} on {cell.task!r} have begun with another configuration.\n"
-                    + "".join(f"  {line}\n" for line in changed)
-                    + f"  {folder}\n  Name another folder with --folder, or change the plan back."
+    refuse_contradictions(folder, design)
+    path, new = folder / DESIGN, msgspec.json.format(msgspec.json.encode(design), indent=1) + b"\n"
+    if not path.exists() or path.read_bytes() != new:
+        replace_file(path, new)
+
+
+def refuse_contradictions(folder: Path, design: Design) -> None:
+    """Compares the design with every run that has begun.
+
+    Variants, tasks, seeds and learning rates may have come and gone.
+
+    Raises:
+      RunError: If a run that has begun would have another configuration, with what differs.
+    """
+    found = []
+    for cell in design.cells:
+        for path in sorted((folder / "runs" / cell.variant / cell.task).glob(f"lr*/seed*/{CONFIG}")):
+            there = load_file(path)
+            now = run_of(design, cell, there.optimizer.learning_rate, there.train.seed).config
+            if changed := differences(there, now):
+                lines = "".join(f"  {line}\n" for line in changed)
+                found.append(
+                    f"Runs of {cell.variant!r} on {cell.task!r} have begun with another configuration.\n{lines}"
                 )
-        if path.read_bytes() == new:
-            return
-    replace_file(path, new)
+                break  # The others of the cell differ alike.
+    if found:
+        raise RunError(
+            f"{''.join(found)}  {folder}\n  Name another folder with --folder, or change the plan back."
+        )
 
 
 def keep_plan(folder: Path, plan: Plan) -> None:
@@ -243,10 +247,6 @@ def keep_plan(folder: Path, plan: Plan) -> None:
         replace_file(folder / BASE, read_text(plan.base).encode())
         plan = msgspec.structs.replace(plan, base=BASE)
     replace_file(folder / PLAN, dumps(plan).encode())
-
-
-def _has_begun(folder: Path, cell: Cell) -> bool:
-    return any((folder / "runs" / cell.variant / cell.task).glob("lr*/seed*/config.toml"))
 
 
 def last_words(log: Path) -> str:

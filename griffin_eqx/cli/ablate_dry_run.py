@@ -8,6 +8,7 @@ from rich.table import Table
 
 from griffin_eqx.ablation.ablate import place, timer_of
 from griffin_eqx.ablation.design import Cell, Design, planned_runs
+from griffin_eqx.ablation.folder import refuse_contradictions
 from griffin_eqx.ablation.matching import WORDS
 from griffin_eqx.ablation.plan import Plan
 from griffin_eqx.ablation.work_out import work_out
@@ -38,9 +39,11 @@ def show(
 
     Raises:
       PlanError: If it asks for what cannot be.
+      RunError: If runs in the folder have begun otherwise.
     """
     folder = folder or place(plan)
     design = work_out(plan, where=where, timer=timer_of(folder, workers, threads))
+    refuse_contradictions(folder, design)
     console = console or Console(highlight=False)
     console.print(f"[bold]{escape(plan.title or plan.name or 'ablation')}[/]")
     if plan.question:

@@ -1,6 +1,7 @@
 """What a model costs, counted layer by distinct layer, is what the whole model and the compiler say."""
 
 import functools
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -92,7 +93,8 @@ def compilers_flops(config, *, training=False):
         return jax.grad(lambda arrays: forward(arrays, tokens).sum())(arrays)
 
     tokens = jax.ShapeDtypeStruct((SEQ_LEN,), jnp.int32)
-    return jax.jit(backward if training else forward).lower(arrays, tokens).cost_analysis()["flops"]
+    cost: Any = jax.jit(backward if training else forward).lower(arrays, tokens).cost_analysis()
+    return cost["flops"]
 
 
 @pytest.mark.parametrize(
