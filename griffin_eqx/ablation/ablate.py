@@ -2,10 +2,10 @@
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from griffin_eqx import registry, tasks
 from griffin_eqx.ablation import folder as disk
@@ -48,6 +48,7 @@ def ablate(
     threads: int | None = None,
     quiet: bool = False,
     retry: bool = False,
+    slurm: Mapping[str, Any] | None = None,
 ) -> Ablation:
     """Runs an ablation, or goes on where the same call stopped, and writes its report.
 
@@ -63,6 +64,9 @@ def ablate(
       threads: Cores of each run; settled when the ablation begins.
       quiet: Print nothing.
       retry: Try failed runs again, those that diverged left out.
+      slurm: Submit the runs to a SLURM cluster, with these options of submitit's `update_parameters`, such as
+        `{"slurm_partition": "gpu", "timeout_min": 60}`; needs the extra `cluster`, and a folder that its machines
+        share.
 
     Returns:
       What came of it.
@@ -70,6 +74,7 @@ def ablate(
     Raises:
       PlanError: If the plan is wrong.
       RunError: If the folder cannot be used: another process runs it, or it has begun with another configuration.
+      GriffinError: If runs cannot be submitted.
     """
     from griffin_eqx.ablation.load import load_plan
     from griffin_eqx.ablation.work_out import work_out
@@ -91,10 +96,15 @@ def ablate(
         workers, threads = machine.usual(
             workers, disk.settle_threads(folder, threads, machine.usual(workers)[1])
         )
-        with closing(
-            Pool(folder, workers=workers, threads=threads, plugins=plugin_files(), inherited=[lock])
-        ) as pool:
-            return run(Campaign(folder, design, pool), board, asked)
+        plugins = plugin_files()
+        if slurm is not None:
+            from griffin_eqx.ablation.slurm import Cluster
+
+            executor = Cluster(folder, threads=threads, options=slurm, plugins=plugins)
+        else:
+            executor = Pool(folder, workers=workers, threads=threads, plugins=plugins, inherited=[lock])
+        with closing(executor):
+            return run(Campaign(folder, design, executor), board, asked)
 
 
 def place(plan: Plan) -> Path:

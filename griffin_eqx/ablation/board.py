@@ -18,6 +18,7 @@ from griffin_eqx.task import HIGHER_IS_BETTER, Metric
 from griffin_eqx.training.progress import duration
 
 _LIVE_SECONDS, _PLAIN_SECONDS = 0.25, 30.0
+_PLAIN_LINES = 8
 
 
 class Board:
@@ -68,8 +69,10 @@ class Board:
             self._next = time.monotonic() + _LIVE_SECONDS
         elif campaign.live:
             if self._next:
-                for live in campaign.live.values():
+                for live in list(campaign.live.values())[:_PLAIN_LINES]:
                     self.say(f"  {_name(live.run)}: {_progress(live)}")
+                if (more := len(campaign.live) - _PLAIN_LINES) > 0:
+                    self.say(f"  and {more} more")
                 self.say(f"  {_summary(campaign)}")
             self._next = time.monotonic() + _PLAIN_SECONDS
 

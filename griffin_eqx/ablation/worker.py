@@ -13,6 +13,7 @@ import queue
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ from griffin_eqx.ablation.messages import (
     Stopped,
     ToWorker,
 )
+from griffin_eqx.config import Config
 from griffin_eqx.errors import DivergedError, GriffinError
 
 
@@ -144,34 +146,55 @@ def serve(pipes: Pipes, train: Callable[..., Any]) -> int:
     while True:
         job = pipes.next_job()
         _fresh_memory()
-        try:
-            end = Stopped() if pipes.stop.is_set() else _run(job, pipes, train)
-        except DivergedError as error:
-            end = Failed(reason=str(error), diverged=True)
-        except GriffinError as error:
-            end = Failed(reason=str(error))
-        except Exception as error:
-            import traceback
-
-            traceback.print_exc()
-            pipes.tell(Failed(reason=f"{type(error).__name__}: {error}"))
-            return 1  # what it has left behind in this process is unknown
+        end: FromWorker = Stopped()
+        if not pipes.stop.is_set():
+            end = trained(train, job.run_dir, job.config, stop=pipes.stop.is_set, tell=pipes.tell)
         pipes.tell(end)
         if isinstance(end, Stopped):
             return 0
+        if isinstance(end, Failed) and not end.diverged:
+            return 1  # what it has left behind in this process is unknown
 
 
-def _run(job: Job, pipes: Pipes, train: Callable[..., Any]) -> Finished | Stopped:
+def alone(run_dir: str, config: Config, cache: str, plugins: list[str]) -> Finished | Stopped | Failed:
+    """Trains one run in this process, which a cluster has started for it; its cores are the cluster's matter."""
+    start_jax(cache, plugins)
+    from griffin_eqx.training.loop import train
+
+    return trained(train, run_dir, config, stop=lambda: False, tell=lambda news: None)
+
+
+def trained(
+    train: Callable[..., Any],
+    run_dir: str,
+    config: Config,
+    *,
+    stop: Callable[[], bool],
+    tell: Callable[[Stepped], None],
+) -> Finished | Stopped | Failed:
+    """Trains a run, and gives how it ended, errors included.
+
+    Args:
+      train: `training.loop.train`.
+      run_dir: Where.
+      config: What.
+      stop: Whether it is to save and stop.
+      tell: Told how it goes.
+    """
+
     def watch(step: int, loss: float, tokens_per_second: float) -> None:
-        pipes.tell(
-            Stepped(
-                step=step, loss=loss if math.isfinite(loss) else None, tokens_per_second=tokens_per_second
-            )
-        )
+        finite = loss if math.isfinite(loss) else None
+        tell(Stepped(step=step, loss=finite, tokens_per_second=tokens_per_second))
 
-    result = train(
-        job.config, run_dir=job.run_dir, quiet=True, stop=lambda step: pipes.stop.is_set(), watch=watch
-    )
+    try:
+        result = train(config, run_dir=run_dir, quiet=True, stop=lambda step: stop(), watch=watch)
+    except DivergedError as error:
+        return Failed(reason=str(error), diverged=True)
+    except GriffinError as error:
+        return Failed(reason=str(error))
+    except Exception as error:
+        traceback.print_exc()
+        return Failed(reason=f"{type(error).__name__}: {error}")
     end = Finished if result.finished else Stopped
     return end(compile_seconds=result.compile_seconds)
 

@@ -55,6 +55,8 @@ class Ablate:
       workers: Runs at once; one a core when left out.
       threads: Cores of each run.
       retry: Try failed runs again.
+      slurm: Submit the runs to a SLURM cluster: options of submitit as NAME=VALUE, such as slurm_partition=gpu
+        timeout_min=60. Needs the extra `cluster`.
       quiet: Print nothing.
       dry_run: Show every run, its matched size and the expected time, and start nothing.
       tree: The configuration that overrides apply to.
@@ -82,12 +84,15 @@ class Ablate:
     workers: Number = None
     threads: Number = None
     retry: Flag = False
+    slurm: Annotated[
+        tuple[str, ...] | None, tyro.conf.arg(metavar="[NAME=VALUE ...]", help_behavior_hint="")
+    ] = None
     quiet: Flag = False
     dry_run: Flag = False
     tree: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
 
 
-_RUNNING = ("plan", "name", "folder", "workers", "threads", "retry", "quiet", "dry_run", "tree")
+_RUNNING = ("plan", "name", "folder", "workers", "threads", "retry", "slurm", "quiet", "dry_run", "tree")
 """What may stand beside a plan's file; all else belongs into it."""
 
 
@@ -108,10 +113,26 @@ def run(argv: list[str]) -> int:
         threads=chosen.threads,
         quiet=chosen.quiet,
         retry=chosen.retry,
+        slurm=None if chosen.slurm is None else slurm_options(chosen.slurm),
     )
     if not result.finished:
         return INTERRUPTED
     return 1 if result.failed else 0
+
+
+def slurm_options(words: tuple[str, ...]) -> dict[str, str | int]:
+    """Reads NAME=VALUE; whole numbers become integers.
+
+    Raises:
+      PlanError: If one is written otherwise.
+    """
+    options: dict[str, str | int] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (equals and name.isidentifier()):
+            raise PlanError(f"{COMMAND_LINE}: --slurm {word}: write NAME=VALUE, such as slurm_partition=gpu.")
+        options[name] = int(value) if value.isdecimal() else value
+    return options
 
 
 def read(argv: list[str]) -> tuple[Plan, str, Ablate]:
