@@ -159,7 +159,7 @@ class _Pen:
             axes.set_title(f"{self.task.name}: {told['title']}", loc="left", fontsize=9.5, fontweight="bold")
             if rows:
                 _legend(canvas, axes, [(_short(row.variant, 28), self.style(row)) for row in rows])
-        name = f"{_slug(self.task.name)}-{name}"
+        name = f"{_slug(self.analysis, self.task)}-{name}"
         title = f"{self.task.name}: {told['title']}"
         file = StringIO()
         canvas.savefig(
@@ -424,10 +424,9 @@ def _sensitivity(pen: _Pen) -> Figure | None:
     canvas, axes = pen.canvas()
     told = []
     for row in rows:
-        tried = [
-            (trial.learning_rate, trial.validation.mean * scale.factor)
+        tried = [  # a rate without a number breaks the line
+            (trial.learning_rate, trial.validation.mean * scale.factor if trial.validation else math.nan)
             for trial in row.trials
-            if trial.validation
         ]
         axes.plot(*zip(*tried, strict=True), **pen.style(row))
         chosen = [point for point in tried if point[0] == row.learning_rate]
@@ -438,13 +437,12 @@ def _sensitivity(pen: _Pen) -> Figure | None:
         told.append(f"{row.variant} {words.rate(row.learning_rate) or 'none'}")
     axes.set_xscale("log")
     rates = sorted({trial.learning_rate for row in rows for trial in row.trials})
+    foot = axes.get_ylim()[0]
     for row in rows:
-        lost = [trial.learning_rate for trial in row.trials if trial.failed]
-        if lost:
-            low = axes.get_ylim()[0]
-            axes.plot(
-                lost, [low] * len(lost), **pen.style(row, linestyle="none"), clip_on=False, fillstyle="none"
-            )
+        if lost := [trial.learning_rate for trial in row.trials if trial.failed]:
+            hollow = {"linestyle": "none", "markerfacecolor": "none", "markeredgewidth": 1.1, "markersize": 6}
+            axes.plot(lost, [foot] * len(lost), **pen.style(row, **hollow), clip_on=False)
+    axes.set_ylim(bottom=foot)
     axes.set_xlim(rates[0] / 1.3, rates[-1] * 1.3)
     _ticks(axes, rates, [f"{rate:g}" for rate in rates])
     axes.set_xlabel("peak learning rate")
@@ -523,8 +521,15 @@ def _short(name: str, most: int = 22) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "task"
+def _slug(analysis: Analysis, task: TaskResult) -> str:
+    """The task's name as part of a file's; a number tells apart those that become the same."""
+
+    def plain(name: str) -> str:
+        return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "task"
+
+    names = [plain(other.name) for other in analysis.tasks]
+    own, place = plain(task.name), analysis.tasks.index(task)
+    return own if names.count(own) == 1 else f"{own}-{place + 1}"
 
 
 def _variant_color(index: int, alone: bool) -> str:
