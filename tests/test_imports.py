@@ -74,7 +74,9 @@ def test_nothing_unpickles_or_evaluates(package):
                 )
 
 
-@pytest.mark.parametrize("module", ["pattern", "config", "presets", "registry", "errors", "laws", "cli"])
+@pytest.mark.parametrize(
+    "module", ["pattern", "config", "presets", "registry", "task", "tasks", "errors", "laws", "cli"]
+)
 def test_what_help_needs_imports_no_jax(module):
     code = f"import sys, griffin_eqx.{module}; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

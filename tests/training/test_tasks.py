@@ -300,6 +300,28 @@ def test_every_measure_equals_that_of_plain_numpy(model, logits_of, data):
         assert bucket.accuracy == np.mean([right[i] for i in inside])
 
 
+def test_rows_that_go_on_from_batch_to_batch_are_judged_as_one(model):
+    tokens = np.random.default_rng(0).integers(0, 5, (2, 13), np.int32)
+    positions = np.tile(np.arange(12, dtype=np.int32), (2, 1))
+
+    def cut(start, stop):
+        columns = slice(start, stop)
+        length = np.full(2, stop - start, np.int32)
+        return Batch(tokens[:, :-1][:, columns], tokens[:, 1:][:, columns], positions[:, columns], length)
+
+    def judged(seq_len, *, carry):
+        batches = [cut(start, start + seq_len) for start in range(0, 12, seq_len)]
+        examined = EvalSet("some", seq_len, len(batches), batches.__getitem__, carry=carry)
+        return evaluate(model, examined, split="test", num_bytes=lambda _: 0, carry_max_seq_len=64)
+
+    whole, carried, forgetful = judged(12, carry=False), judged(4, carry=True), judged(4, carry=False)
+    assert whole.loss is not None
+    # float32: the same sums, in another order.
+    assert carried.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert carried.accuracy == whole.accuracy
+    assert forgetful.loss != pytest.approx(whole.loss, rel=1e-5)
+
+
 def test_what_is_not_finite_is_told_and_predicts_nothing(model):
     broken = eqx.tree_at(lambda m: m.final_norm.scale, model, replace_fn=lambda z: z.at[0].set(jnp.nan))
     ones = np.ones((2, 4), np.int32)
