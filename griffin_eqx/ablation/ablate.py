@@ -92,11 +92,13 @@ def ablate(
         disk.take_design(folder, design)
         disk.keep_plan(folder, design.plan)
         if retry and (again := disk.forgive(folder, design)):
-            board.say(f"{again} failed runs are tried again")
+            board.say(f"{_many(again, 'failed run')} to be tried again")
         workers, threads = machine.usual(
             workers, disk.settle_threads(folder, threads, machine.usual(workers)[1])
         )
         plugins = plugin_files()
+        where = "on the cluster" if slurm is not None else f"{workers} at once"
+        board.say(f"{folder}: {_many(threads, 'thread')} a run, {where}")
         if slurm is not None:
             from griffin_eqx.ablation.slurm import Cluster
 
@@ -153,6 +155,10 @@ def tell(folder: Path, board: Board) -> Path:
     if written.left_out:
         board.say(written.left_out)
     return written.paths[0]
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def again(folder: Path) -> str:

@@ -26,15 +26,7 @@ class Stop(_Message, frozen=True):
 
 
 class Ready(_Message, frozen=True):
-    """From a worker, once: JAX has started.
-
-    Attributes:
-      platform: JAX's: `cpu`, `gpu`, `tpu`.
-      threads: Cores that it may use.
-    """
-
-    platform: str
-    threads: int
+    """From a worker, once: JAX has started."""
 
 
 class Stepped(_Message, frozen=True):

@@ -47,29 +47,25 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipes = Pipes.take()
-    cores = [int(core) for core in arguments.cores.split(",") if core]
-    threads = take_share(cores)
-    platform = start_jax(arguments.cache, arguments.plugin)
+    take_share([int(core) for core in arguments.cores.split(",") if core])
+    start_jax(arguments.cache, arguments.plugin)
     from griffin_eqx.training.loop import train
 
-    pipes.tell(Ready(platform=platform, threads=threads))
+    pipes.tell(Ready())
     return serve(pipes, train)
 
 
-def take_share(cores: list[int]) -> int:
+def take_share(cores: list[int]) -> None:
     """Keeps the process to some cores; before JAX starts, or XLA's threads are made already.
 
-    Where the system has no such thing XLA is told how many threads to make, and they run where they like.
-
-    Returns:
-      How many cores it may use.
+    Where the system has no such thing XLA is told how many threads to make, and they run where they like. An empty
+    list changes nothing.
     """
     if not cores:
-        return usable_cores()
+        return
     os.environ["NPROC"] = str(len(cores))  # XLA's; affinity alone would do on Linux
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
-    return len(cores)
 
 
 def usable_cores() -> int:
@@ -79,8 +75,8 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def start_jax(cache: str | None, plugins: list[str]) -> str:
-    """Starts JAX with a compilation cache, and adds the blocks and tasks of files; gives the platform."""
+def start_jax(cache: str | None, plugins: list[str]) -> None:
+    """Starts JAX with a compilation cache, and adds the blocks and tasks of files."""
     import jax
 
     from griffin_eqx.plugin_file import add_plugin
@@ -93,7 +89,7 @@ def start_jax(cache: str | None, plugins: list[str]) -> str:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     for plugin in plugins:
         add_plugin(plugin)
-    return jax.default_backend()
+    jax.devices()
 
 
 class Pipes:

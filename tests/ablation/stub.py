@@ -81,7 +81,7 @@ def replace(path, text):
 def as_worker():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipes = worker.Pipes.take()
-    pipes.tell(Ready(platform="cpu", threads=1))
+    pipes.tell(Ready())
     return worker.serve(pipes, train)
 
 
