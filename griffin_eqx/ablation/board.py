@@ -82,65 +82,56 @@ class Board:
             said = Text(f"{end.kind}: {end.reason.splitlines()[0] if end.reason else ''}", style="red")
         else:
             metric = campaign.cell_of(run).metric
-            said = Text(f"{metric} {_value(metric_of(end.validation, metric))} on validation")
+            said = Text(f"{_value(metric_of(end.validation, metric), metric)} on validation")
         left = campaign.remaining()
         more = f", {left} left" if left and done < total else ""
         self.console.print(Text(f"{done}/{total}{more}  {_name(run)}: ").append_text(said), soft_wrap=True)
 
     def _table(self, campaign: Campaign) -> Group:
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for column in ("variant", "task", "runs", "best", "now"):
+        design = campaign.design
+        tasks = len(design.plan.tasks) > 1
+        table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+        for column in ("variant", *(["task"] if tasks else []), "runs", "best"):
             table.add_column(column, justify="right" if column in ("runs", "best") else "left", no_wrap=True)
-        outstanding = schedule.outstanding(campaign.design, campaign.ends)
+        table.add_column("now", no_wrap=True, ratio=1)
+        outstanding = schedule.outstanding(design, campaign.ends)
         room = max(4, self.console.height - 4)
-        rows = range(len(campaign.design.cells))
-        if len(rows) > room:  # those where something happens; the last line counts the others
+        rows = range(len(design.cells))
+        if len(rows) > room:  # then those where something happens; the last line counts all
             busy = {live.cell for live in campaign.live.values()}
             rows = [row for row in rows if row in busy][:room]
         for row in rows:
-            cell = campaign.design.cells[row]
-            ends = [
-                campaign.ends[run.path]
-                for run in schedule.wanted_of(campaign.design, cell, campaign.ends)
-                if run.path in campaign.ends
-            ]
+            cell = design.cells[row]
+            runs = schedule.wanted_of(design, cell, campaign.ends)
+            ends = [campaign.ends[run.path] for run in runs if run.path in campaign.ends]
             live = [live for live in campaign.live.values() if live.cell == row]
-            broken = sum(isinstance(end, Broken) for end in ends)
-            runs = Text(f"{len(ends)}/{len(ends) + outstanding[row]}")
-            if broken:
-                runs.append(f" {broken} failed", style="red")
-            style = "dim" if not live and not outstanding[row] else ""
+            idle = "" if live else "dim"
+            counts = Text(f"{len(ends)}/{len(ends) + outstanding[row]}")
+            if broken := sum(isinstance(end, Broken) for end in ends):
+                counts.append(f" {broken} failed", style="red")
+            now = "; ".join(f"{_short(one.run)}: {_progress(one)}" for one in live)
             table.add_row(
-                Text(cell.variant, style="bold" if live else style),
-                Text(cell.task, style=style),
-                runs,
-                _best(cell.metric, ends),
-                Text(
-                    "; ".join(f"{_short(one.run)} {_progress(one)}" for one in live)
-                    or _idle(outstanding[row]),
-                    style="" if live else "dim",
-                ),
+                Text(cell.variant, style=idle or "bold"),
+                *([Text(cell.task, style=idle)] if tasks else []),
+                counts,
+                Text(_best(cell.metric, ends)),
+                Text(now or ("waits" if outstanding[row] else ""), style=idle),
             )
         return Group(table, Text(_summary(campaign), style="dim"))
 
 
-def _best(metric: Metric, ends: list[Done | Broken]) -> Text:
+def _best(metric: Metric, ends: list[Done | Broken]) -> str:
     scores = [metric_of(end.validation, metric) for end in ends if isinstance(end, Done)]
-    scores = [score for score in scores if score is not None]
-    if not scores:
-        return Text("")
-    pick = max if HIGHER_IS_BETTER[metric] else min
-    return Text(f"{metric.replace('_', ' ')} {_value(pick(scores))}")
-
-
-def _idle(outstanding: int) -> str:
-    return "waits" if outstanding else ""
+    known = [score for score in scores if score is not None]
+    return _value((max if HIGHER_IS_BETTER[metric] else min)(known), metric) if known else ""
 
 
 def _progress(live: Live) -> str:
     if live.first_step is None:
-        return f"starts and compiles, {time.monotonic() - live.since:.0f} s"
+        return f"starts, compiles, {time.monotonic() - live.since:.0f} s"
     loss = "" if live.loss is None else f", loss {live.loss:.3f}"
+    if live.step == live.run.config.train.steps:
+        return "last evaluations"
     return f"step {live.step:,}/{live.run.config.train.steps:,}{loss}"
 
 
@@ -150,7 +141,7 @@ def _summary(campaign: Campaign) -> str:
     left = campaign.remaining()
     parts = [f"{done} of {total} runs", elapsed]
     if campaign.compile_seconds:
-        parts.append(f"of it compiling {campaign.compile_seconds:.0f} s of workers' time")
+        parts.append(f"{campaign.compile_seconds:.0f} s of compiling")
     parts.append(
         "saving, then stopping"
         if campaign.stopping
@@ -169,5 +160,9 @@ def _short(run: Run) -> str:
     return f"lr {run.learning_rate:g} seed {run.seed}"
 
 
-def _value(score: float | None) -> str:
-    return "not finite" if score is None else f"{score:.4f}"
+def _value(score: float | None, metric: Metric) -> str:
+    if score is None:
+        return "not finite"
+    if metric in ("accuracy", "exact"):
+        return f"{100 * score:.1f} %{' of rows' if metric == 'exact' else ''}"
+    return f"{score:.4f} {'bits/byte' if metric == 'bits_per_byte' else 'nats'}"
