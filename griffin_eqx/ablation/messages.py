@@ -92,3 +92,8 @@ Event = Stepped | Finished | Stopped | Failed | Crashed
 
 ENDS = (Finished, Stopped, Failed, Crashed)
 """After one of these nothing more is heard of it."""
+
+
+def leaves(message: FromWorker) -> bool:
+    """Whether a worker ends its process after this: it was stopped, or an error may have left something behind."""
+    return isinstance(message, Stopped) or (isinstance(message, Failed) and not message.diverged)

@@ -14,7 +14,7 @@ import msgspec
 from griffin_eqx.ablation.design import Run
 from griffin_eqx.ablation.executor import AbstractExecutor
 from griffin_eqx.ablation.folder import COMPILED, LOGS, last_words
-from griffin_eqx.ablation.messages import ENDS, Crashed, Event, FromWorker, Job, Ready, Stop, ToWorker
+from griffin_eqx.ablation.messages import ENDS, Crashed, Event, FromWorker, Job, Ready, Stop, ToWorker, leaves
 from griffin_eqx.errors import RunError
 
 WORKER = (sys.executable, "-m", "griffin_eqx.ablation.worker")
@@ -51,6 +51,7 @@ class Pool(AbstractExecutor):
         self._inherited = tuple(inherited)
         self._command = tuple(command)
         self._workers: list[_Worker | None] = [None] * workers
+        self._leaving: list[_Worker] = []
         self._false_starts = 0
         self._selector = selectors.DefaultSelector()
         (folder / LOGS).mkdir(exist_ok=True)
@@ -86,6 +87,9 @@ class Pool(AbstractExecutor):
                     heard.append((worker.run.path, message))
                     if isinstance(message, ENDS):
                         worker.run = None
+                    if leaves(message):
+                        self._workers[self._workers.index(worker)] = None
+                        self._leaving.append(worker)
             if ended:
                 heard += self._bury(worker)
         return heard
@@ -98,7 +102,7 @@ class Pool(AbstractExecutor):
 
     def close(self) -> None:
         """Kills the workers."""
-        for worker in self._workers:
+        for worker in (*self._workers, *self._leaving):
             if worker is not None:
                 worker.process.kill()
                 worker.reap()
@@ -119,6 +123,10 @@ class Pool(AbstractExecutor):
     def _bury(self, worker: "_Worker") -> list[tuple[Path, Event]]:
         """Takes a worker that has ended off the list; the run that it had has crashed."""
         self._selector.unregister(worker.output)
+        if worker in self._leaving:
+            self._leaving.remove(worker)
+            worker.reap()
+            return []
         self._workers[self._workers.index(worker)] = None
         how = worker.epitaph()
         if not worker.ready:
@@ -140,6 +148,7 @@ class _Worker:
         self.log = log
         self._rest = b""
         self._decoder = msgspec.json.Decoder(FromWorker)
+        log.unlink(missing_ok=True)  # one that is leaving may still write to it
         with open(log, "wb") as errors:
             # In the process group of this one: what stops, continues or ends it as a job of a shell does so to all.
             self.process = subprocess.Popen(

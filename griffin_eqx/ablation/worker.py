@@ -31,6 +31,7 @@ from griffin_eqx.ablation.messages import (
     Stop,
     Stopped,
     ToWorker,
+    leaves,
 )
 from griffin_eqx.config import Config
 from griffin_eqx.errors import DivergedError, GriffinError
@@ -138,7 +139,7 @@ class Pipes:
 
 
 def serve(pipes: Pipes, train: Callable[..., Any]) -> int:
-    """Trains what comes; returns, with an exit code, where the process had better not go on."""
+    """Trains what comes; returns the exit code where the process had better not go on."""
     while True:
         job = pipes.next_job()
         _fresh_memory()
@@ -146,10 +147,8 @@ def serve(pipes: Pipes, train: Callable[..., Any]) -> int:
         if not pipes.stop.is_set():
             end = trained(train, job.run_dir, job.config, stop=pipes.stop.is_set, tell=pipes.tell)
         pipes.tell(end)
-        if isinstance(end, Stopped):
+        if leaves(end):
             return 0
-        if isinstance(end, Failed) and not end.diverged:
-            return 1  # what it has left behind in this process is unknown
 
 
 def alone(run_dir: str, config: Config, cache: str, plugins: list[str]) -> Finished | Stopped | Failed:

@@ -82,7 +82,9 @@ def as_worker():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipes = worker.Pipes.take()
     pipes.tell(Ready())
-    return worker.serve(pipes, train)
+    code = worker.serve(pipes, train)
+    time.sleep(0.3)  # whoever leaves may take its time: no run must be handed to it
+    return code
 
 
 def as_ablation(path, workers):
