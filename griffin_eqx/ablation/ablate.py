@@ -117,7 +117,7 @@ def place(plan: Plan) -> Path:
 def timer_of(folder: Path, workers: int | None, threads: int | None) -> StepTimer:
     """Measures the speed of steps as runs will have it, once for a folder."""
     cores = disk.threads_of(folder) or machine.usual(workers, threads)[1]
-    return StepTimer(folder / MEASURED, threads=cores, plugins=plugin_files())
+    return StepTimer(folder / MEASURED, threads=cores, plugins=plugin_files(), cache=folder / disk.COMPILED)
 
 
 def run(campaign: Campaign, board: Board, stop: Callable[[], bool]) -> Ablation:

@@ -47,6 +47,7 @@ class StepTimer:
       path: Where measurements are kept, if anywhere: the same question is answered from there.
       threads: Cores that a run will have; all when None.
       plugins: Files that define blocks or tasks.
+      cache: Folder of JAX's compilation cache: whoever is measured against many is compiled once.
       measure: Takes the measurement; a process of its own when None.
     """
 
@@ -56,11 +57,12 @@ class StepTimer:
         *,
         threads: int | None = None,
         plugins: Sequence[Path] = (),
+        cache: Path | None = None,
         measure: Callable[[Sequence[Config]], Sequence[float]] | None = None,
     ):
         self._path = path
         self._threads = threads
-        self._measure = measure or (lambda configs: in_a_process(configs, threads, plugins))
+        self._measure = measure or (lambda configs: in_a_process(configs, threads, plugins, cache))
         # By configurations alone: a resume hears what the runs were planned by, whatever it has for cores.
         self._known = {one.configs: one for one in self._read()}
 
@@ -109,7 +111,10 @@ def digest(config: Config) -> str:
 
 
 def in_a_process(
-    configs: Sequence[Config], threads: int | None = None, plugins: Sequence[Path] = ()
+    configs: Sequence[Config],
+    threads: int | None = None,
+    plugins: Sequence[Path] = (),
+    cache: Path | None = None,
 ) -> tuple[float, ...]:
     """Measures in a process of its own.
 
@@ -117,7 +122,12 @@ def in_a_process(
       RunError: If it fails; the message is its last line.
     """
     command = [sys.executable, "-m", "griffin_eqx.ablation.timing", str(threads or 0), *map(str, plugins)]
-    done = subprocess.run(command, input=msgspec.json.encode(list(configs)), capture_output=True, check=False)
+    environment = dict(os.environ)
+    if cache is not None:
+        environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache.absolute()))
+        environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    question = msgspec.json.encode(list(configs))
+    done = subprocess.run(command, input=question, capture_output=True, check=False, env=environment)
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it died without a word"]
         raise RunError(

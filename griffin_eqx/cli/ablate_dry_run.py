@@ -10,7 +10,7 @@ from griffin_eqx.ablation.ablate import place, timer_of
 from griffin_eqx.ablation.design import Cell, Design, planned_runs
 from griffin_eqx.ablation.folder import refuse_contradictions
 from griffin_eqx.ablation.matching import WORDS
-from griffin_eqx.ablation.plan import Plan
+from griffin_eqx.ablation.plan import Budget, Plan
 from griffin_eqx.ablation.work_out import work_out
 from griffin_eqx.cli.info import binary, si
 from griffin_eqx.pattern import Pattern
@@ -63,15 +63,22 @@ def show(
     seeds = ", ".join(map(str, design.seeds))
     console.print(f"\n{total_runs} runs; seeds {seeds}; {_told_rates(design)}")
     console.print(f"expected time: [bold]{_range(total_seconds)}[/]")
-    console.print(f"  {_BASIS.format(rate=rate / 1e9)}", style="dim")
+    console.print(f"  {_basis(design, rate)}", style="dim")
     console.print(f"results: {escape(str(folder))}", soft_wrap=True)
     return design
 
 
-_BASIS = (
-    f"Training FLOPs at {EFFICIENCY:.0%} of the {{rate:.0f}} GFLOP/s that a large product reaches here now, all cores "
-    f"together, give or take a factor of {UNCERTAINTY:g}; evaluations come on top."
-)
+def _basis(design: Design, rate: float) -> str:
+    """How the expected time was come by."""
+    if all(_budget(design, cell).minutes is not None for cell in design.cells):
+        return (
+            f"The budget's minutes, give or take a factor of {UNCERTAINTY:g}: speeds were measured with nothing else "
+            "running; starting, compiling and evaluations come on top."
+        )
+    return (
+        f"Training FLOPs at {EFFICIENCY:.0%} of the {rate / 1e9:.0f} GFLOP/s that a large product reaches here now, "
+        f"all cores together, give or take a factor of {UNCERTAINTY:g}; evaluations come on top."
+    )
 
 
 def _show_variants(design: Design, console: Console) -> None:
@@ -163,13 +170,17 @@ def _runs_row(design: Design, cell: Cell, seconds: float) -> list[str]:
 def cell_seconds(design: Design, cell: Cell, rate: float, workers: int) -> float:
     """Seconds that the machine needs for all runs of a cell, as far as can be known beforehand."""
     runs = planned_runs(design, cell)
-    own = design.plan.tasks[cell.task].budget
-    budget = design.plan.budget if own is None else own
+    budget = _budget(design, cell)
     start = CELL_SECONDS / workers
     if budget.minutes is not None:
         return start + 60 * budget.minutes * runs / workers
     tokens = cell.config.train.steps * cell.config.data.batch_size * cell.config.data.seq_len
     return start + runs * tokens * cell.sizes.training_flops_per_token / (rate * EFFICIENCY)
+
+
+def _budget(design: Design, cell: Cell) -> Budget:
+    own = design.plan.tasks[cell.task].budget
+    return design.plan.budget if own is None else own
 
 
 def _flops_per_second() -> float:
