@@ -115,3 +115,26 @@ def test_a_task_of_ones_own_is_trained_on_as_shown(flip_flop, capsys):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         assert main([*flip_flop, *shlex.split(small)]) == 0
     assert "flip_flop[skip=0.9]" in next(Path("runs").glob("*/config.toml")).read_text()
+
+
+PLANS = (DOCS / "plans.md").read_text(encoding="utf-8")
+
+
+def test_the_plan_that_is_shown_is_one(tmp_path):
+    from griffin_eqx.ablation.load import load_plan
+    from griffin_eqx.ablation.work_out import work_out
+
+    (text,) = re.findall(r"^```toml\n(.*?)^```$", PLANS, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "shown.toml"
+    path.write_text(text)
+    design = work_out(load_plan(path))
+    assert [cell.task for cell in design.cells] == ["induction_heads"] * 4 + ["recall"] * 4
+    assert all(cell.matched is None or abs(cell.matched.mismatch) <= 0.01 for cell in design.cells)
+
+
+def test_the_command_that_is_shown_is_understood():
+    from griffin_eqx.cli.ablate import read
+
+    (text,) = re.findall(r"^```\n(griffin ablate.*?)^```$", PLANS, re.MULTILINE | re.DOTALL)
+    plan, _, chosen = read(shlex.split(text.replace("\\\n", " "))[2:])
+    assert (len(plan.variants), chosen.dry_run) == (3, True)
