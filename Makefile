@@ -6,8 +6,8 @@ JOBS ?= 2
 
 .PHONY: demo test browser-test thorough core lint types imports check clean
 
-demo: $(VENV)/installed
-	$(BIN)/griffin train
+demo: $(VENV)/installed-report
+	$(BIN)/griffin ablate experiments/demo/plan.toml
 
 test: $(VENV)/installed-test
 	$(BIN)/griffin bench kernels --setup
@@ -50,9 +50,13 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet -c constraints.txt -e .
 	touch $@
 
+$(VENV)/installed-report: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[report]'
+	touch $@ $(VENV)/installed
+
 $(VENV)/installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
-	touch $@ $(VENV)/installed
+	touch $@ $(VENV)/installed $(VENV)/installed-report
 
 $(VENV)/installed-lint: $(VENV)/installed-test
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[test,lint]'
