@@ -14,10 +14,9 @@ _DEVICES = ("/dev/nvidia0", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
 def usual(workers: int | None = None, threads: int | None = None) -> tuple[int, int]:
     """Workers, and threads of each, where the user leaves one or both open.
 
-    One worker a core, of one thread. Training itself goes as fast as in one process of all cores, but starting,
-    compiling and evaluating keep only one core busy (`experiments/workers/`); and runs of one thread have the same
-    bits on machines with other numbers of cores. On an accelerator one worker, of all cores: JAX takes nearly all of
-    the device's memory for a process.
+    One worker a core, of one thread. It is no slower than one process of all cores (`experiments/workers/`), and each
+    run sees one core, however many there are, which keeps its bits. On an accelerator one worker, of all cores: JAX
+    takes nearly all of the device's memory for a process.
     """
     cores = usable_cores()
     if workers is None and accelerated():
