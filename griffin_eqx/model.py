@@ -7,6 +7,7 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from griffin_kernels.rows import DENSE_PRODUCT
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from griffin_eqx import registry
@@ -14,7 +15,6 @@ from griffin_eqx.block import AbstractBlock, Cache, Dims, SequenceLayout, resolv
 from griffin_eqx.config import ModelConfig
 from griffin_eqx.errors import ConfigError
 from griffin_eqx.nn import Embedding, GatedMLP, Policy, RMSNorm
-from griffin_eqx.nn.rows import DENSE_PRODUCT
 from griffin_eqx.pattern import Pattern
 from griffin_eqx.taps import recording, tap
 

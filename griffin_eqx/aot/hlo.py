@@ -9,7 +9,7 @@ import dataclasses
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%([\w.\-<>]+) = (.*)$")
@@ -105,11 +105,12 @@ class Module:
         """Names of the Pallas calls, as in the compiler's dump."""
         return [i.name for c in self.computations.values() for i in c.values() if i.is_kernel]
 
-    def traffic(self, kernel_bytes: Mapping[str, int]) -> int:
+    def traffic(self, kernel_bytes: Mapping[str, Sequence[int]]) -> int:
         """Bytes between memory and chip in one run.
 
         Args:
-          kernel_bytes: What one call of each Pallas kernel moves, by the kernel's name.
+          kernel_bytes: What one call of each Pallas kernel moves, by the kernel's name: for each operand and each
+            output, of which those that lie on the chip do not count; or one number for all.
         """
         return self._traffic(self.entry, kernel_bytes)
 
@@ -136,7 +137,7 @@ class Module:
                 total += int(found[1]) if found else 0
         return total
 
-    def _traffic(self, name: str, kernel_bytes: Mapping[str, int]) -> int:
+    def _traffic(self, name: str, kernel_bytes: Mapping[str, Sequence[int]]) -> int:
         computation = self.computations[name]
         total = 0
         for instruction in computation.values():
@@ -159,10 +160,17 @@ class Module:
                 names = _NAMES.findall(branches[1]) if branches else []
                 total += max((self._traffic(branch, kernel_bytes) for branch in names), default=0)
             elif instruction.is_kernel:
-                total += kernel_bytes[kernel_name(instruction.name)]
+                total += self._kernel(instruction, computation, kernel_bytes[kernel_name(instruction.name)])
             else:
                 total += self._one(instruction, computation)
         return total
+
+    def _kernel(self, call: Instruction, computation: Computation, moved: Sequence[int]) -> int:
+        operands = [computation[name].arrays for name in call.operands if name in computation]
+        arrays = [array for one in operands for array in one] + list(call.written)
+        if len(arrays) != len(moved):
+            return sum(moved)
+        return sum(size for size, array in zip(moved, arrays, strict=True) if array.in_hbm)
 
     def _one(self, instruction: Instruction, computation: Computation) -> int:
         """Bytes of one instruction that is no loop and no kernel."""

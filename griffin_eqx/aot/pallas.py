@@ -20,7 +20,7 @@ def _observed_lowering(context: Any, *operands: Any, **parameters: Any) -> Any:
     _seen[parameters["name"]] = {
         "name": parameters["name"],
         "declared_bytes": estimate.bytes_accessed if estimate else None,
-        "moved_bytes": moved_bytes(parameters["grid_mapping"]),
+        "block_bytes": block_bytes(parameters["grid_mapping"]),
     }
     return internal._pallas_call_lowering(context, *operands, **parameters)
 
@@ -38,16 +38,16 @@ def observed_calls() -> Iterator[dict[str, dict[str, Any]]]:
     yield _seen
 
 
-def moved_bytes(grid_mapping: Any) -> int | None:
+def block_bytes(grid_mapping: Any) -> list[int] | None:
     """Bytes that the pipeline moves between memory and chip: a block whenever its index changes.
 
     Returns:
-      The sum over operands; None if one is left in memory for the kernel to fetch by itself, or if the blocks
-      are known only when the program runs.
+      For each operand and each output; None if one is left in memory for the kernel to fetch by itself, or if the
+      blocks are known only when the program runs.
     """
     if grid_mapping.num_index_operands or grid_mapping.num_dynamic_grid_bounds:
         return None
-    total = 0
+    moved = []
     for mapping in grid_mapping.block_mappings:
         space = str(getattr(mapping.transformed_block_aval, "memory_space", "")).lower()
         if "any" in space or "hbm" in space:
@@ -60,8 +60,8 @@ def moved_bytes(grid_mapping: Any) -> int | None:
         changes[1:] = (indices[1:] != indices[:-1]).any(axis=1)
         # The last block of an axis may stand out over its end.
         extents = np.minimum(sizes, np.asarray(array.shape) - indices[changes] * sizes)
-        total += int(extents.prod(axis=1, dtype=np.int64).sum()) * array.dtype.itemsize
-    return total
+        moved.append(int(extents.prod(axis=1, dtype=np.int64).sum()) * array.dtype.itemsize)
+    return moved
 
 
 class _Map:

@@ -49,9 +49,11 @@ def read(compiled: Any, calls: dict[str, dict[str, Any]], elements: int, dump: P
     """Reads a compiled program: passes over memory, temporaries, traffic, and the schedule of each kernel."""
     module = hlo.read_module(compiled.as_text())
     kernels = [_kernel(call, calls, dump) for call in module.kernels()]
+    # A kernel that fetches by itself has no blocks to count: it moves what it declares, all of it.
     moved = {
-        kernel["name"]: kernel["declared_bytes"] if kernel["moved_bytes"] is None else kernel["moved_bytes"]
-        for kernel in kernels
+        hlo.kernel_name(call): calls[hlo.kernel_name(call)]["block_bytes"]
+        or [calls[hlo.kernel_name(call)]["declared_bytes"] or 0]
+        for call in module.kernels()
     }
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     return {
@@ -59,7 +61,7 @@ def read(compiled: Any, calls: dict[str, dict[str, Any]], elements: int, dump: P
         "temporary_bytes": memory.temp_size_in_bytes,
         "argument_bytes": memory.argument_size_in_bytes,
         "output_bytes": memory.output_size_in_bytes,
-        "moved_bytes": module.traffic({name: size or 0 for name, size in moved.items()}),
+        "moved_bytes": module.traffic(moved),
         "xla_bytes": cost.get("bytes accessed", 0.0),
         "xla_cycles": module.estimated_cycles(),
         "kernels": kernels,
@@ -71,7 +73,11 @@ def _kernel(call: str, calls: dict[str, dict[str, Any]], dump: Path) -> dict[str
     pattern = re.compile(rf"\d+-{re.escape(call)}-\d+-final_bundles\.txt")
     files = [file for file in dump.iterdir() if pattern.fullmatch(file.name)]
     schedule = read_schedule(files[0].read_text(encoding="utf-8")) if files else None
-    return calls[name] | {
+    blocks = calls[name]["block_bytes"]
+    return {
+        "name": name,
+        "declared_bytes": calls[name]["declared_bytes"],
+        "moved_bytes": None if blocks is None else sum(blocks),
         "loops": [_loop(loop) for loop in schedule.walk()] if schedule else [],
         "inner_bundles": schedule.innermost.bundles if schedule else None,
         "cycles": schedule.cycles if schedule else None,

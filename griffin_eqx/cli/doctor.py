@@ -68,6 +68,7 @@ def examine() -> Iterator[Finding]:
     yield from _guarded("blocks", partial(offers, registry, "block"))
     yield from _guarded("tasks", partial(offers, tasks, "task"))
     yield from _guarded("scan", scan)
+    yield from _guarded("rg_lru", recurrent_unit)
     yield from _guarded("run folder", run_folder)
 
 
@@ -173,6 +174,30 @@ def scan() -> Iterator[Finding]:
     choice = FORWARD.choose(jax.default_backend(), x, a, h0, reset, reverse=False)
     yield Finding("scan kernel", True, f"{choice.name}, of {', '.join(IMPLEMENTATIONS)}: {choice.reason}")
     yield Finding("scan check", ok, f"{error:.1e} from the oracle; compiled and run in {seconds:.1f} s")
+
+
+def recurrent_unit() -> Iterator[Finding]:
+    """What the `rg_lru` block runs in place of the plain scan, at the width of a layer of 2 billion parameters."""
+    import jax
+    import jax.numpy as jnp
+    from griffin_kernels import gated_rg_lru, rg_lru
+    from griffin_kernels.gated_rg_lru import implementations as gated
+    from griffin_kernels.rg_lru import implementations as plain
+
+    seq_len, width, blocks = 2048, 2560, 16
+
+    def array(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    x, state, flags = array(seq_len, width), array(width), jax.ShapeDtypeStruct((seq_len,), jnp.bool_)
+    gate = array(blocks, width // blocks, width // blocks), array(blocks, width // blocks)
+    platform, rest = jax.default_backend(), (state, state, flags, flags)
+    choice = gated.FORWARD.choose(platform, x, gate, gate, *rest, c=8.0)
+    told = f"gated_rg_lru, {choice.name}, of {', '.join(gated_rg_lru.IMPLEMENTATIONS)}: {choice.reason}"
+    if choice.name == "composed":
+        choice = plain.FORWARD.choose(platform, x, x, x, *rest, c=8.0)
+        told += f"; in it rg_lru_scan, {choice.name}, of {', '.join(rg_lru.IMPLEMENTATIONS)}: {choice.reason}"
+    yield Finding("rg_lru kernel", True, told)
 
 
 def run_folder() -> Iterator[Finding]:

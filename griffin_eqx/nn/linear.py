@@ -5,10 +5,10 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from griffin_kernels.rows import block_matmul, rows_matmul
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from griffin_eqx.nn.init import normal
-from griffin_eqx.nn.rows import block_matmul, rows_matmul
 
 
 class Linear(eqx.Module):

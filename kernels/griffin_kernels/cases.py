@@ -34,11 +34,15 @@ class Case:
 
 
 def _all() -> Iterator[Case]:
+    from griffin_kernels.cg_lru import arg_specs as cg_lru
+    from griffin_kernels.gated_rg_lru import arg_specs as gated_rg_lru
     from griffin_kernels.linear_scan import arg_specs as linear_scan
     from griffin_kernels.rg_lru import arg_specs as rg_lru
 
     yield from linear_scan.CASES
     yield from rg_lru.CASES
+    yield from gated_rg_lru.CASES
+    yield from cg_lru.CASES
 
 
 CASES: dict[str, Case] = {case.name: case for case in _all()}

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
+from jax.interpreters import ad, batching, mlir
 
 PLATFORMS = ("cpu", "tpu", "cuda", "rocm")
 
@@ -81,6 +81,9 @@ class Operation:
         implementations: Mapping[str, Implementation],
         preferred: Mapping[str, tuple[str, ...]],
         outputs: Callable[..., Any],
+        *,
+        shared: tuple[int, ...] = (),
+        sums: bool = False,
     ):
         """Makes the operation.
 
@@ -90,6 +93,8 @@ class Operation:
           preferred: For a platform the names to try, best first; the entry "" is for all other platforms and
             ends with one that refuses nothing.
           outputs: Takes the arguments and gives for each output the argument whose shape and dtype it has.
+          shared: Positions of arguments without batch axes: all rows of a batch have them in common.
+          sums: Whether an output is a sum over all batch axes, as the cotangent of what rows share.
         """
         self.name = name
         self.implementations = implementations
@@ -101,6 +106,7 @@ class Operation:
             lambda *avals, tree, **_: jax.tree.leaves(outputs(*jax.tree.unflatten(tree, avals)))
         )
         self._outputs = outputs
+        self._shared, self._sums = shared, sums
         batching.primitive_batchers[self._primitive] = self._batch
         for platform in PLATFORMS:
             rule = mlir.lower_fun(functools.partial(self._lowered, platform), multiple_results=True)
@@ -178,13 +184,91 @@ class Operation:
         return jax.tree.leaves(results)
 
     def _batch(self, leaves, axes, **static):
+        arguments = jax.tree.unflatten(static["tree"], range(len(leaves)))
+        shared = {i for position in self._shared for i in jax.tree.leaves(arguments[position])}
+        if self._sums or any(axes[i] is not None for i in shared):
+            return self._row_by_row(leaves, axes, **static)
         (size,) = {z.shape[axis] for z, axis in zip(leaves, axes, strict=True) if axis is not None}
         moved = [
-            jnp.broadcast_to(z, (size, *z.shape)) if axis is None else jnp.moveaxis(z, axis, 0)
-            for z, axis in zip(leaves, axes, strict=True)
+            z
+            if i in shared
+            else jnp.broadcast_to(z, (size, *z.shape))
+            if axis is None
+            else jnp.moveaxis(z, axis, 0)
+            for i, (z, axis) in enumerate(zip(leaves, axes, strict=True))
         ]
         results = self._primitive.bind(*moved, **static)
         return results, [0] * len(results)
+
+    def _row_by_row(self, leaves, axes, *, tree, implementation, interpret, options):
+        """Where rows have their own of what they share, or want their own of what is summed: the plainest way."""
+        del interpret
+        plainest = self.preferred[""][-1]
+        if implementation not in (None, plainest):
+            raise NotImplementedError(
+                f"{self.name}: implementation={implementation!r} has no form in which rows of a batch differ in what "
+                f"they share, as under a jax.vmap over models. Leave implementation out; that takes {plainest!r}."
+            )
+        run = self.implementations[plainest].run
+
+        def row(*leaves):
+            return jax.tree.leaves(run(*jax.tree.unflatten(tree, leaves), **dict(options)))
+
+        results = jax.vmap(row, in_axes=list(axes))(*leaves)
+        return results, [0] * len(results)
+
+    def differentiated_by(self, backward: "Operation", saved: Callable[..., Any]) -> None:
+        """Gives the operation a derivative, for reverse mode.
+
+        Unlike a `jax.custom_vjp` it is applied after `jax.vmap` has made one call of all rows, so that the cotangent
+        of what rows share is one sum and not one array a row.
+
+        Args:
+          backward: Takes the cotangents of all outputs and what was saved; returns those of the floating arguments,
+            in their order.
+          saved: Takes the arguments and the outputs to what is saved, and to outputs that may have been renamed.
+        """
+        linear = Primitive(f"{self.name}_tangent")
+        linear.multiple_results = True
+
+        def jvp(primals, tangents, *, tree, **static):
+            arguments = jax.tree.unflatten(tree, primals)
+            results = self._primitive.bind(*primals, tree=tree, **static)
+            results = jax.tree.unflatten(jax.tree.structure(self._outputs(*arguments)), results)
+            residuals, results = saved(arguments, results)
+            moving = [
+                ad.instantiate_zeros(dz)
+                for z, dz in zip(primals, tangents, strict=True)
+                if jnp.issubdtype(z.dtype, jnp.floating)
+            ]
+            kept, kept_tree = jax.tree.flatten(residuals)
+            outputs = tuple(jax.typeof(z) for z in jax.tree.leaves(results))
+            tangents = linear.bind(
+                *kept, *moving, tree=kept_tree, kept=len(kept), outputs=outputs, static=tuple(static.items())
+            )
+            return jax.tree.leaves(results), tangents
+
+        def transpose(cotangents, *leaves, tree, kept, outputs, static):
+            cotangents = [ad.instantiate_zeros(ct) for ct in cotangents]
+            residuals = jax.tree.unflatten(tree, leaves[:kept])
+            known = dict(static)
+            options = known.pop("options")
+            results = backward(*cotangents, *residuals, **known, **dict(options))
+            wanted = map(ad.is_undefined_primal, leaves[kept:])
+            return [None] * kept + [
+                ct if yes else None for ct, yes in zip(jax.tree.leaves(results), wanted, strict=True)
+            ]
+
+        def forward_mode(*_, **__):
+            raise NotImplementedError(
+                f"{self.name} has no forward-mode derivative (jax.jvp, jax.jacfwd, jax.hessian). Take reverse mode: "
+                "jax.vjp, jax.grad or jax.jacrev."
+            )
+
+        mlir.register_lowering(linear, forward_mode)
+        linear.def_abstract_eval(lambda *leaves, outputs, **_: list(outputs))
+        ad.primitive_jvps[self._primitive] = jvp
+        ad.primitive_transposes[linear] = transpose
 
     @functools.cache  # noqa: B019  (operations live as long as the module)
     def _jitted(self, **static):

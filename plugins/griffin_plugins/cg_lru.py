@@ -7,11 +7,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from griffin_kernels.linear_scan import Planar, linear_scan
+from griffin_kernels.cg_lru import cg_lru_scan
+from griffin_kernels.linear_scan import Planar
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from griffin_eqx.block import AbstractBlock, CacheGrowth, Dims, SequenceLayout, resolve_layout
-from griffin_eqx.nn import BlockDiagonalLinear, CausalConv1D, Linear, input_multiplier, log_decay
+from griffin_eqx.nn import BlockDiagonalLinear, CausalConv1D, Linear, log_decay
 from griffin_eqx.taps import tap
 from griffin_plugins.rg_lru import RecurrentOptions, init_a_param, resolve_widths
 
@@ -100,22 +101,22 @@ class CGLRUBlock(AbstractBlock):
             # Huge values would overflow in the gated branch and turn its zero gradients into NaN.
             x = jnp.where(layout.valid[:, None], x, 0)
         u, conv = self.conv(self.into_lru(x), layout, None if cache is None else cache.conv)
-        recurrence_gate = tap("recurrence_gate", jax.nn.sigmoid(self.recurrence_gate(u)))
-        input_gate = tap("input_gate", jax.nn.sigmoid(self.input_gate(u)))
-        log_a = tap("log_a", log_decay(recurrence_gate, self.a_param, self.c))
-        phase = tap("phase", self.c * recurrence_gate * self.theta.astype(log_a.dtype)[None])
-        valid, reset = layout.valid[:, None], layout.reset[:, None]
-        scale = jnp.where(valid, jnp.where(reset, 1, input_multiplier(log_a)) * input_gate, 0)
-        u_re, u_im = jnp.split(u.astype(log_a.dtype), 2, axis=-1)
-        radius = jnp.exp(log_a)
-        # Padding leaves the state alone: decay 1, input 0.
-        a = Planar(jnp.where(valid, radius * jnp.cos(phase), 1), jnp.where(valid, radius * jnp.sin(phase), 0))
+        recurrence_gate, input_gate = self.recurrence_gate(u), self.input_gate(u)
+        self._tap_gates(recurrence_gate, input_gate)
         h0 = None if cache is None else Planar(cache.h_re, cache.h_im)
-        gated = Planar(jnp.where(valid, scale * u_re, 0), jnp.where(valid, scale * u_im, 0))
-        h, h_last = linear_scan(gated, a, h0, layout.reset)
+        valid = layout.valid if padded else None
+        gated = Planar(*jnp.split(u, 2, axis=-1)), recurrence_gate, input_gate
+        h, h_last = cg_lru_scan(*gated, self.a_param, self.theta, h0, layout.reset, valid, c=self.c)
         h = tap("h", jnp.concatenate(h, axis=-1))
-        y = self.out(h.astype(x.dtype) * jax.nn.gelu(self.into_gate(x), approximate=True))
+        y = self.out(h * jax.nn.gelu(self.into_gate(x), approximate=True))
         return y, None if conv is None else ComplexRecurrentCache(conv, *h_last)
+
+    def _tap_gates(self, recurrence_gate, input_gate):
+        """Names what the kernel computes inside; it costs nothing where nobody asks."""
+        r = tap("recurrence_gate", jax.nn.sigmoid(recurrence_gate))
+        tap("input_gate", jax.nn.sigmoid(input_gate))
+        log_a = tap("log_a", log_decay(r, self.a_param, self.c))
+        tap("phase", self.c * r * self.theta.astype(log_a.dtype)[None])
 
     def init_cache(self, max_seq_len: int, dtype: Any) -> ComplexRecurrentCache:
         """An empty cache; its size does not depend on `max_seq_len`."""

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from griffin_kernels.rg_lru import rg_lru_scan
+from griffin_kernels.gated_rg_lru import gated_rg_lru
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from griffin_eqx.block import AbstractBlock, CacheGrowth, Dims, OptionError, SequenceLayout, resolve_layout
@@ -144,21 +144,20 @@ class RGLRUBlock(AbstractBlock):
             # Huge values would overflow in the gated branch and turn its zero gradients into NaN.
             x = jnp.where(layout.valid[:, None], x, 0)
         u, conv = self.conv(self.into_lru(x), layout, None if cache is None else cache.conv)
-        recurrence_gate, input_gate = self.recurrence_gate(u), self.input_gate(u)
-        self._tap_gates(recurrence_gate, input_gate)
+        self._tap_gates(u)
         h0 = None if cache is None else cache.h
         valid = layout.valid if padded else None
-        h, h_last = rg_lru_scan(
-            u, recurrence_gate, input_gate, self.a_param, h0, layout.reset, valid, c=self.c
-        )
+        r, i = self.recurrence_gate, self.input_gate
+        gates = (r.weight, r.bias), (i.weight, i.bias)
+        h, h_last = gated_rg_lru(u, *gates, self.a_param, h0, layout.reset, valid, c=self.c)
         h = tap("h", h)
         y = self.out(h * jax.nn.gelu(self.into_gate(x), approximate=True))
         return y, None if conv is None else RecurrentCache(conv, h_last)
 
-    def _tap_gates(self, recurrence_gate, input_gate):
-        """Names what the kernel computes inside; it costs nothing where nobody asks."""
-        r = tap("recurrence_gate", jax.nn.sigmoid(recurrence_gate))
-        tap("input_gate", jax.nn.sigmoid(input_gate))
+    def _tap_gates(self, u):
+        """Names what the kernel computes inside; nothing of it is run where nobody asks."""
+        r = tap("recurrence_gate", jax.nn.sigmoid(self.recurrence_gate(u)))
+        tap("input_gate", jax.nn.sigmoid(self.input_gate(u)))
         tap("log_a", log_decay(r, self.a_param, self.c))
 
     def init_cache(self, max_seq_len: int, dtype: Any) -> RecurrentCache:

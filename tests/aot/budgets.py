@@ -16,6 +16,8 @@ ONLY_ON = {
     # Seconds each, most of them for the product.
     "context": _TWO,
     "context[rg_lru]": _TWO,
+    "gated_rg_lru[vmap]": _TWO,
+    "context[gated_rg_lru]": _TWO,
 }
 """Kernels that are not compiled for every generation and dtype."""
 
@@ -26,11 +28,21 @@ WORDS = {
     # A step of the adjoint needs the state one step ahead of it, so each block of 8 or 16 tiles fetches a tile of
     # the next block of states as well.
     ("linear_scan[complex]", "backward"): 10.3,
+    ("cg_lru", "backward"): 12.6,
 }
 """Words an element where a kernel cannot reach the limit of its case, by kernel (or its family) and direction."""
 
 TEMPORARY_WORDS = 0.02
 """Of an array. A state laid out anew is up to 0.007; a copy of one array would be 1."""
+
+WEIGHTS_MB = {
+    ("gated_rg_lru", "forward"): {"v3": 125, "v5p": 35, "v5e": 6, "v6e": 6},
+    ("gated_rg_lru", "backward"): {"v3": 220, "v5p": 65, "v5e": 18, "v6e": 18},
+}
+"""Megabytes beside the words, moved and temporary, whatever the tokens: weights in windows, and their cotangents.
+
+Both gates' windows are 7.9 MB. Where they fit on the chip beside a kernel's blocks, they never go to memory.
+"""
 
 BUNDLE_TARGETS = ("v5e", "v6e")
 """v3 has no cheap strided load, and v5p schedules as v5e does."""
@@ -41,14 +53,25 @@ BUNDLES = {
     ("linear_scan[reset]", "forward"): 80,
     ("linear_scan[complex]", "forward"): 105,
     ("linear_scan[complex]", "backward"): 185,
-    ("rg_lru", "forward"): 240,
+    ("rg_lru", "forward"): 225,
     ("rg_lru[vmap]", "forward"): 255,
     ("rg_lru", "backward"): 440,
+    ("cg_lru", "forward"): 560,
+    ("cg_lru", "backward"): 900,
+    # The scan alone; products and gates stand in the loop around it.
+    ("gated_rg_lru", "forward"): 60,
+    ("gated_rg_lru", "backward"): 60,
 }
 """Bundles of a turn of the innermost loop (8 steps of 2,560 channels), by kernel (or its family) and direction."""
 
-CONTEXT_WORDS = 12.0
-"""Words an element that a forward pass with its gates and its output product may move."""
+MEGACYCLES = {
+    ("gated_rg_lru", "forward"): {"v5e": 0.77, "v6e": 0.6},
+    ("gated_rg_lru", "backward"): {"v5e": 2.65, "v6e": 1.9},
+}
+"""Bundles of all loops together, in millions, where the innermost is not what counts."""
+
+CONTEXT_WORDS = {"context": 12.0, "context[rg_lru]": 12.0, "context[gated_rg_lru]": 8.0}
+"""Words an element that a forward pass with what stands around it and its output product may move."""
 
 
 def budget(table, job):

@@ -52,7 +52,7 @@ def module():
 
 def test_a_loop_counts_as_often_as_it_runs_and_a_kernel_as_it_says(module):
     # 64 turns read a row and write one, which is each array once; the copy reads and writes all of it.
-    assert module.traffic({"scan": 5 * ARRAY}) == ARRAY * (1 + 1 + 2 + 5)
+    assert module.traffic({"scan": [2 * ARRAY, 3 * ARRAY]}) == ARRAY * (1 + 1 + 2 + 5)
 
 
 def test_what_lies_on_the_chip_costs_nothing():
@@ -62,7 +62,16 @@ def test_what_lies_on_the_chip_costs_nothing():
             f"{name} = f32[1,1024]{{1,0:T(8,128)S(1)}}", f"{name} = f32[1,1024]{{1,0}}"
         )
     # The row now goes to memory and comes back, 64 times.
-    assert read_module(in_memory).traffic({"scan": 0}) == ARRAY * (1 + 1 + 2 + 2)
+    assert read_module(in_memory).traffic({"scan": [0]}) == ARRAY * (1 + 1 + 2 + 2)
+
+
+def test_what_a_kernel_finds_on_the_chip_costs_nothing():
+    prefetched = MODULE.replace(
+        "%back = f32[64,1024]{1,0:T(8,128)}", "%back = f32[64,1024]{1,0:T(8,128)S(1)}"
+    )
+    assert read_module(prefetched).traffic({"scan": [2 * ARRAY, 3 * ARRAY]}) == ARRAY * (1 + 1 + 2 + 3)
+    # Where blocks are not known, all that the kernel declares counts.
+    assert read_module(prefetched).traffic({"scan": [5 * ARRAY]}) == ARRAY * (1 + 1 + 2 + 5)
 
 
 def test_copies_of_big_arrays_are_named_and_small_ones_are_not(module):

@@ -6,7 +6,9 @@ from .budgets import (
     BUNDLE_TARGETS,
     BUNDLES,
     CONTEXT_WORDS,
+    MEGACYCLES,
     TEMPORARY_WORDS,
+    WEIGHTS_MB,
     WORDS,
     WORDS_TOLERANCE,
     budget,
@@ -40,23 +42,28 @@ def _complaints(result):
     job, reading = result.job, result.reading
     if reading.relayouts:
         yield f"big arrays are copied or laid out anew: {', '.join(reading.relayouts)}"
-    if result.temporary_words > TEMPORARY_WORDS:
+    size = job.elements * job.word_bytes
+    weights = (budget(WEIGHTS_MB, job) or {}).get(job.target, 0) * 1e6 / size
+    if result.temporary_words > TEMPORARY_WORDS + weights:
         yield f"{reading.temporary_bytes:,} bytes of temporaries"
     if not reading.kernels:
         yield "no Pallas kernel in it"
-    size = job.elements * job.word_bytes
     for kernel in reading.kernels:
         moved, declared = ((n or 0) / size for n in (kernel.moved_bytes, kernel.declared_bytes))
         if abs(declared - moved) > WORDS_TOLERANCE * moved:
             yield f"{kernel.name} declares {declared:.3f} words an element and its blocks move {moved:.3f}"
-    most = budget(WORDS, job) or job.limit_words * (1 + WORDS_TOLERANCE)
+    most = (budget(WORDS, job) or job.limit_words * (1 + WORDS_TOLERANCE)) + weights
     if not job.limit_words <= result.words <= most:
         yield f"{result.words:.3f} words an element; the limit is {job.limit_words} and the budget {most:.2f}"
     bundles, most_bundles = result.inner_bundles, budget(BUNDLES, job)
     if job.target in BUNDLE_TARGETS and (bundles is None or most_bundles is None or bundles > most_bundles):
         yield f"{bundles} bundles a turn of the innermost loop; the budget is {most_bundles}"
+    megacycles = (budget(MEGACYCLES, job) or {}).get(job.target)
+    issued = sum(kernel.cycles or 0 for kernel in reading.kernels) / 1e6
+    if megacycles is not None and issued > megacycles:
+        yield f"{issued:.2f} million bundles in all; the budget is {megacycles}"
 
 
 def _complaints_in_context(result):
-    if result.words > CONTEXT_WORDS:
+    if result.words > CONTEXT_WORDS[result.job.case]:
         yield f"{result.words:.2f} words an element, relayouts {', '.join(result.reading.relayouts) or 'none'}"

@@ -30,10 +30,19 @@ def test_a_good_machine_passes(griffin):
         "task text",
         "scan kernel",
         "scan check",
+        "rg_lru kernel",
         "run folder",
     }
     assert wanted <= set(found)
     assert "All " in griffin("doctor").out
+
+
+def test_it_names_what_the_recurrent_block_runs(griffin):
+    _, found = findings(griffin)
+    assert found["rg_lru kernel"]["detail"] == (
+        "gated_rg_lru, composed, of composed, pallas_tpu: the first choice on cpu; in it rg_lru_scan, xla, of xla, "
+        "pallas_tpu, pallas_gpu: the first choice on cpu"
+    )
 
 
 def test_a_version_outside_of_the_tested_range_is_found(griffin, monkeypatch):

@@ -12,7 +12,9 @@ from griffin_kernels.linear_scan import Planar, linear_scan, pallas_tpu
 from griffin_kernels.linear_scan.oracle import linear_scan_oracle, linear_scan_vjp_oracle
 from griffin_kernels.tpu_scan import VMEM_BYTES, Plan
 from jax._src.pallas.mosaic.interpret import interpret_pallas_call  # The record of races has no public door.
+from jax._src.pallas.mosaic.primitives import pack_elementwise_p
 from jax.experimental.pallas import tpu as pltpu
+from jax.interpreters import mlir
 
 from griffin_eqx.verify import scan_law_tests
 
@@ -125,6 +127,53 @@ def test_every_bfloat16_is_taken_from_its_word():
     low, high = tpu_tiles.halves(jnp.asarray(bits | other << 16))
     np.testing.assert_array_equal(np.asarray(low).view(np.uint32), bits << 16)
     np.testing.assert_array_equal(np.asarray(high).view(np.uint32), other << 16)
+
+
+@pytest.fixture
+def packing():
+    """`pack_elementwise` on a CPU, by its documentation: sources from the lowest to the highest bits of a word."""
+
+    def pack(*values, packed_dtype):
+        low, high = (jax.lax.bitcast_convert_type(z.astype(packed_dtype), jnp.uint16) for z in values)
+        return [low.astype(jnp.uint32) | high.astype(jnp.uint32) << 16]
+
+    # Nothing lowers it for a CPU, so that there is nothing to put back.
+    mlir.register_lowering(
+        pack_elementwise_p, mlir.lower_fun(lambda *z, **how: pack(*z, **how)), platform="cpu"
+    )
+
+
+@pytest.mark.usefixtures("packing")
+def test_every_word_of_two_is_joined_as_it_was_taken_apart():
+    """All 65,536 patterns in either half, in the order of the instruction's documentation; NaN stays NaN."""
+    bits = np.arange(2**16, dtype=np.uint32)
+    words = bits | np.random.default_rng(0).permutation(bits) << 16
+    joined = np.asarray(jax.jit(lambda z: tpu_tiles.joined(list(tpu_tiles.halves(z))))(jnp.asarray(words)))
+    for shift in (0, 16):
+        before, after = ((z >> shift << 16 & 0xFFFF0000).astype(np.uint32) for z in (words, joined))
+        before, after = before.view(np.float32), after.view(np.float32)
+        is_nan = np.isnan(before)
+        np.testing.assert_array_equal(np.isnan(after), is_nan)
+        np.testing.assert_array_equal(before.view(np.uint32)[~is_nan], after.view(np.uint32)[~is_nan])
+
+
+def test_every_bfloat16_is_stored_rounded_to_even():
+    """States at and around the middle between each bfloat16 and the next one: compiled on a TPU, else interpreted.
+
+    The instruction that rounds and packs runs on a TPU alone; elsewhere this shows that the kernel rounds once.
+    """
+    bits = np.arange(2**16, dtype=np.uint32)
+    near = np.random.default_rng(0).choice([0x7FFF, 0x8000, 0x8001], bits.shape).astype(np.uint32)
+    value, state = (bits << 16).view(np.float32), (bits << 16 | near).view(np.float32)
+    # Of a size at which the difference of the two is a normal number.
+    good = np.isfinite(state) & (np.abs(value) > 2.0**-100)
+    value, state = np.where(good, value, 1), np.where(good, state, 1)
+    x, h0 = (jnp.asarray(z.reshape(64, 1, 1024)) for z in (value, state - value))
+    x = x.astype(jnp.bfloat16)
+    h, _ = jax.jit(
+        partial(linear_scan, implementation="pallas_tpu", interpret=jax.default_backend() != "tpu")
+    )(x, jnp.ones_like(x), h0[:, 0])
+    np.testing.assert_array_equal(np.asarray(h).reshape(-1), state.astype(jnp.bfloat16))
 
 
 def test_a_tpu_kernel_is_not_run_elsewhere():

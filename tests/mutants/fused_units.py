@@ -5,6 +5,7 @@ from functools import partial
 from .mutation import Mutant
 
 _tpu = partial(Mutant, module="griffin_kernels.rg_lru.pallas_tpu", unit="pallas_tpu")
+_math = partial(Mutant, module="griffin_kernels.rg_lru.tpu_math", unit="pallas_tpu")
 _gpu = partial(Mutant, module="griffin_kernels.rg_lru.pallas_gpu", unit="pallas_gpu")
 _xla = partial(Mutant, module="griffin_kernels.rg_lru.xla", unit="xla")
 _rule = partial(Mutant, module="griffin_kernels.rg_lru.vjp", unit="pallas_gpu")
@@ -41,7 +42,7 @@ MUTANTS = (
         new="new = new.astype(jnp.bfloat16).astype(jnp.float32)\n        return new, new",
         why="the state takes the dtype in which it is stored",
     ),
-    _tpu(
+    _math(
         name="fused-tpu-sign-of-the-decay-cotangent",
         law="adjoint",
         old="2 * a * i * x * slope - entering",

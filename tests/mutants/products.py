@@ -4,7 +4,7 @@ from functools import partial
 
 from .mutation import Mutant
 
-_rows = partial(Mutant, module="griffin_eqx.nn.rows", block="rg_lru")
+_rows = partial(Mutant, module="griffin_kernels.rows", block="rg_lru")
 
 _BATCHED = "by_rows(jnp.moveaxis(x, axes[0], 0), weight)"
 

@@ -6,6 +6,7 @@ from .mutation import Mutant
 
 _real = partial(Mutant, module="griffin_plugins.rg_lru", block="rg_lru")
 _unit = partial(Mutant, module="griffin_kernels.rg_lru.xla", block="rg_lru")
+_gated = partial(Mutant, module="griffin_kernels.gated_rg_lru.composed", block="rg_lru")
 _complex = partial(Mutant, module="griffin_plugins.cg_lru", block="cg_lru")
 
 _RESET = "h0, layout.reset, valid"
@@ -16,6 +17,20 @@ _BITS = "7 if x.dtype == jnp.bfloat16 else 23"
 _COMPLEX_H0 = "h0 = None if cache is None else Planar(cache.h_re, cache.h_im)"
 
 MUTANTS = (
+    _gated(
+        name="gates-without-cotangent-of-their-input",
+        law="gradients",
+        old="return dx + more,",
+        new="return dx,",
+        why="the input of the recurrence is also that of its gates",
+    ),
+    _gated(
+        name="decay-parameter-of-one-row",
+        law="transforms",
+        old=".sum(axis=0)",
+        new="[0]",
+        why="rows share the parameter, and its cotangent is that of the first one",
+    ),
     _real(
         name="state-never-reset",
         law="packing",
@@ -203,16 +218,17 @@ MUTANTS = (
     _complex(
         name="state-turns-on-padding",
         law="streaming",
-        old="jnp.where(valid, radius * jnp.sin(phase), 0)",
-        new="radius * jnp.sin(phase)",
+        module="griffin_kernels.cg_lru.composed",
+        old="jnp.where(counts, a.im, 0)",
+        new="a.im",
         traps=(31,),
         why="at padding the decay is 1 in its real part alone",
     ),
     _complex(
         name="complex-state-not-reset-with-a-cache",
         law="packing",
-        old="linear_scan(gated, a, h0, layout.reset)",
-        new="linear_scan(gated, a, h0, layout.reset if cache is None else None)",
+        old="self.theta, h0, layout.reset, valid",
+        new="self.theta, h0, layout.reset if cache is None else None, valid",
         traps=(9,),
         why="packed training is right, and a live cache is not cleared for the next document",
     ),

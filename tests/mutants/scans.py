@@ -226,7 +226,7 @@ MUTANTS = (
         name="scan-in-place-state-read-back-from-its-outputs",
         law=("oracle", "long"),
         old="return state, _write(h, state, t)",
-        new="h = _write(h, state, t)\n        return _read(h, t), h",
+        new="h = _write(h, state, t)\n        return read(h, t), h",
         why="the carry is bfloat16 where the output is",
     ),
     _in_place(
@@ -239,8 +239,8 @@ MUTANTS = (
     _in_place(
         name="scan-in-place-reset-drops-the-token-too",
         law="oracle",
-        old="state = _dropped(_read(a, t) * state, reset, t) + _read(x, t)",
-        new="state = _dropped(_read(a, t) * state + _read(x, t), reset, t)",
+        old="state = dropped(read(a, t) * state, reset, t) + read(x, t)",
+        new="state = dropped(read(a, t) * state + read(x, t), reset, t)",
         why="the state behind the first token is cleared, and not the one in front of it",
     ),
     _in_place(
@@ -274,22 +274,22 @@ MUTANTS = (
     _in_place(
         name="scan-in-place-decay-cotangent-at-a-reset",
         law="resets",
-        old="_dropped(cotangent * entering.conj(), reset, t)",
+        old="dropped(cotangent * entering.conj(), reset, t)",
         new="cotangent * entering.conj()",
         why="the decay at a border has a gradient, though nothing passes through it",
     ),
     _in_place(
         name="scan-in-place-cotangent-through-a-reset",
         law="resets",
-        old="return _dropped(cotangent * _read(a, t).conj(), reset, t)",
-        new="return cotangent * _read(a, t).conj()",
+        old="return dropped(cotangent * read(a, t).conj(), reset, t)",
+        new="return cotangent * read(a, t).conj()",
         why="what follows a border has a gradient for what stands in front of it",
     ),
     _in_place(
         name="scan-in-place-decays-not-conjugated",
         law="adjoint",
-        old="_read(a, t).conj()",
-        new="_read(a, t)",
+        old="read(a, t).conj()",
+        new="read(a, t)",
         why="dx of a complex scan without the conjugate",
     ),
     _in_place(

@@ -23,15 +23,15 @@ MUTANTS = (
     _fold(
         name="sharded-adjoint-of-states-in-place-of-what-is-carried",
         law="adjoint",
-        old="c = a_t * (c + dh_t)",
-        new="c = a_t * c + dh_t",
+        old="a_t * (c + read(dh, t))",
+        new="a_t * c + read(dh, t)",
         why="the cotangent of a shard's first state is handed on without the decay between the shards",
     ),
     _fold(
         name="sharded-adjoint-fold-without-resets",
         law="resets",
-        old="return c if reset_t is None else",
-        new="return c if True else",
+        old="return dropped(a_t * (c + read(dh, t)), reset, t)",
+        new="return a_t * (c + read(dh, t))",
         why="a shard that holds a border hands back what belongs to the document behind it",
     ),
     _shards(

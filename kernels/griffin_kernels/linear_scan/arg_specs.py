@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import ShapeDtypeStruct
 
 from griffin_kernels.cases import Case, Direction, Shape
+from griffin_kernels.gating import input_multiplier, log_decay
 from griffin_kernels.linear_scan.api import linear_scan
 from griffin_kernels.linear_scan.implementations import FORWARD
 from griffin_kernels.linear_scan.planar import Planar
@@ -52,9 +53,8 @@ def in_context(x, recurrence_gate, input_gate, branch, weight, a_param, *, imple
     """
     dtype = x.dtype
     r, i = (jax.nn.sigmoid(gate.astype(jnp.float32)) for gate in (recurrence_gate, input_gate))
-    log_a = -8.0 * jax.nn.softplus(-a_param)[None, None] * r
-    multiplier = jnp.sqrt(-jnp.expm1(2 * log_a))
-    gated = (multiplier * i * x.astype(jnp.float32)).astype(dtype)
+    log_a = log_decay(r, a_param, 8.0)
+    gated = (input_multiplier(log_a) * i * x.astype(jnp.float32)).astype(dtype)
     h: Any = linear_scan(gated, jnp.exp(log_a).astype(dtype), implementation=implementation)[0]
     return (h * jax.nn.gelu(branch)) @ weight
 

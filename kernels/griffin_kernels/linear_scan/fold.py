@@ -17,43 +17,36 @@ import jax.numpy as jnp
 
 from griffin_kernels.linear_scan.implementations import BACKWARD, FORWARD
 from griffin_kernels.linear_scan.planar import Planar, unit_like
+from griffin_kernels.linear_scan.xla import dropped, read
 from griffin_kernels.operation import Implementation, Operation
 
 
 def _forward_loop(x, a, h0, reset, *, reverse):
-    def step(h, x_t, a_t, reset_t):
-        carried = a_t * h
-        if reset_t is not None:
-            carried = jax.tree.map(lambda c: jnp.where(reset_t, 0, c), carried)
-        return carried + x_t
+    def step(h, a_t, t):
+        return dropped(a_t * h, reset, t) + read(x, t)
 
-    return _loop(step, x, a, h0, reset, reverse=reverse)
+    return _loop(step, a, h0, reverse=reverse)
 
 
 def _backward_loop(dh, dh_last, a, h, h0, reset, *, reverse):
     del h, h0
 
-    def step(c, dh_t, a_t, reset_t):
-        c = a_t * (c + dh_t)
-        return c if reset_t is None else jax.tree.map(lambda c: jnp.where(reset_t, 0, c), c)
+    def step(c, a_t, t):
+        return dropped(a_t * (c + read(dh, t)), reset, t)
 
     conj_a = a.conj() if isinstance(a, Planar) else a
-    return _loop(step, dh, conj_a, dh_last, reset, reverse=not reverse)
+    return _loop(step, conj_a, dh_last, reverse=not reverse)
 
 
-def _loop(step, x, a, start, reset, *, reverse):
+def _loop(step, a, start, *, reverse):
     """`(product of a, last state)`; arrays are read once, as they lie, and widened a step at a time."""
-    length = jax.tree.leaves(x)[0].shape[-2]
-
-    def row(z, t, like):
-        return jax.lax.dynamic_index_in_dim(z, t, z.ndim - 2, keepdims=False).astype(like.dtype)
+    length = jax.tree.leaves(a)[0].shape[-2]
 
     def turn(t, carry):
         product, h = carry
         t = length - 1 - t if reverse else t
-        x_t, a_t = (jax.tree.map(lambda z, like: row(z, t, like), tree, start) for tree in (x, a))
-        reset_t = None if reset is None else jax.lax.dynamic_index_in_dim(reset, t, reset.ndim - 1)
-        return a_t * product, step(h, x_t, a_t, reset_t)
+        a_t = read(a, t)
+        return a_t * product, step(h, a_t, t)
 
     return jax.lax.fori_loop(0, length, turn, (unit_like(start), start))
 

@@ -21,7 +21,7 @@ def forward(x, a, h0, reset, *, reverse):
     def step(i, carry):
         state, h = carry
         t = seq_len - 1 - i if reverse else i
-        state = _dropped(_read(a, t) * state, reset, t) + _read(x, t)
+        state = dropped(read(a, t) * state, reset, t) + read(x, t)
         return state, _write(h, state, t)
 
     h_last, h = jax.lax.fori_loop(0, seq_len, step, (h0, _room_for(x)))
@@ -38,18 +38,18 @@ def backward(dh, dh_last, a, h, h0, reset, *, reverse):
         before = t + 1 if reverse else t - 1
         is_first = i == seq_len - 1
         entering = jax.tree.map(
-            lambda start, z: jnp.where(is_first, start, z), h0, _read(h, jnp.clip(before, 0, seq_len - 1))
+            lambda start, z: jnp.where(is_first, start, z), h0, read(h, jnp.clip(before, 0, seq_len - 1))
         )
-        cotangent = cotangent + _read(dh, t)
+        cotangent = cotangent + read(dh, t)
         dx = _write(dx, cotangent, t)
-        da = _write(da, _dropped(cotangent * entering.conj(), reset, t), t)
-        return _dropped(cotangent * _read(a, t).conj(), reset, t), dx, da
+        da = _write(da, dropped(cotangent * entering.conj(), reset, t), t)
+        return dropped(cotangent * read(a, t).conj(), reset, t), dx, da
 
     dh0, dx, da = jax.lax.fori_loop(0, seq_len, step, (dh_last, _room_for(dh), _room_for(a)))
     return dx, da, dh0
 
 
-def _read(tree, t) -> Any:
+def read(tree, t) -> Any:
     """Step t of arrays `[..., seq_len, width]`, in the accumulation dtype: at least float32."""
 
     def one(z):
@@ -69,7 +69,7 @@ def _write(tree, row, t):
     return jax.tree.map(one, tree, row)
 
 
-def _dropped(row, reset, t) -> Any:
+def dropped(row, reset, t) -> Any:
     """Zero where a document starts, by selection: 0 * NaN would let a NaN cross the border."""
     if reset is None:
         return row

@@ -43,6 +43,29 @@ def rg_lru_vjp_oracle(
     return dx, drg, dig, dL, g
 
 
+def gated_rg_lru_oracle(x, recurrence_gate, input_gate, a_param, h0=None, reset=None, valid=None, *, c=8.0):
+    """`(h, h_last)` in float64; see `gated_rg_lru`."""
+    gates = _product(x, *recurrence_gate), _product(x, *input_gate)
+    return rg_lru_oracle(x, *gates, a_param, h0, reset, valid, c=c)
+
+
+def gated_rg_lru_vjp_oracle(x, recurrence_gate, input_gate, a_param, h0, reset, valid, dh, dh_last, *, c=8.0):
+    """The cotangents of `(x, recurrence_gate, input_gate, a_param, h0)` in float64."""
+    gates = _product(x, *recurrence_gate), _product(x, *input_gate)
+    dx, *dgates, da_param, dh0 = rg_lru_vjp_oracle(x, *gates, a_param, h0, reset, valid, dh, dh_last, c=c)
+    pulled = []
+    for (weight, bias), dz in zip((recurrence_gate, input_gate), dgates, strict=True):
+        side = weight.shape[-1]
+        dweight, dbias = np.zeros(weight.shape), np.zeros(bias.shape)
+        for block in range(weight.shape[0]):
+            at = slice(block * side, (block + 1) * side)
+            rows, here = np.reshape(x[..., at], (-1, side)), np.reshape(dz[..., at], (-1, side))
+            dweight[block], dbias[block] = rows.T @ here, here.sum(axis=0)
+            dx[..., at] += dz[..., at] @ np.asarray(weight[block], np.float64).T
+        pulled.append((dweight, dbias))
+    return dx, *pulled, da_param, dh0
+
+
 def _run(x, recurrence_gate, input_gate, a_param, h0, reset, valid, c):
     x, rg, ig, L = (np.asarray(z, np.float64) for z in (x, recurrence_gate, input_gate, a_param))
     state = np.zeros(x.shape[:-2] + x.shape[-1:]) if h0 is None else np.array(h0, np.float64)
@@ -61,3 +84,13 @@ def _run(x, recurrence_gate, input_gate, a_param, h0, reset, valid, c):
         state = np.where(counts, new, state)
         h[..., t, :] = state
     return h, state, steps
+
+
+def _product(x, weight, bias):
+    x, weight, bias = (np.asarray(z, np.float64) for z in (x, weight, bias))
+    side = weight.shape[-1]
+    parts = [
+        x[..., block * side : (block + 1) * side] @ weight[block] + bias[block]
+        for block in range(weight.shape[0])
+    ]
+    return np.concatenate(parts, axis=-1)

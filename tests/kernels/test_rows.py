@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from griffin_eqx.nn.rows import block_matmul, block_outer, rows_matmul, rows_outer
+from griffin_kernels.rows import block_matmul, block_outer, rows_matmul, rows_outer
 
 pytestmark = pytest.mark.core
 
