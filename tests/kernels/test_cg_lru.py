@@ -15,36 +15,12 @@ from griffin_kernels.linear_scan import Planar
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.kernels.unit_laws import COMPLEX, OUTPUTS, holds, wide
+from tests.kernels.unit_laws import draw_complex as draw
+
 pytestmark = pytest.mark.core
 
-NAMES = ("h", "h_last", "dx", "drecurrence_gate", "dinput_gate", "da_param", "dtheta", "dh0")
-
-
-def draw(seq_len, dtype="float32", flags=False, seed=0, width=3) -> Any:
-    """The arguments of `cg_lru_scan` but for its options, and cotangents of what it returns."""
-    rng = np.random.default_rng(seed)
-    full, state = (2, seq_len, width), (2, width)
-    normal = lambda shape, dtype="float32": jnp.asarray(rng.standard_normal(shape), dtype)  # noqa: E731
-    planar = lambda *how: Planar(normal(*how), normal(*how))  # noqa: E731
-    arguments = (
-        planar(full, dtype),
-        normal(full) + jnp.asarray(rng.choice([0, 0, 0, -60, 60], full), jnp.float32),
-        normal(full) * 2,
-        # From decays of 0.05 a token to 1 - 1e-7, and up to three turns of it.
-        jnp.asarray(rng.uniform(-1, 14, width), jnp.float32),
-        normal((width,)),
-        planar(state),
-        jnp.asarray(rng.random(full[:2]) < 0.3) if flags else None,
-        jnp.asarray(rng.random(full[:2]) < 0.7) if flags else None,
-    )
-    return arguments, (planar(full, dtype), planar(state))
-
-
-def wide(z) -> Any:
-    """In double precision, but for flags."""
-    if isinstance(z, Planar):
-        return np.asarray(z.re, np.float64) + 1j * np.asarray(z.im, np.float64)
-    return None if z is None else np.asarray(z, bool if z.dtype == bool else np.float64)
+NAMES = (*OUTPUTS, *COMPLEX)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -58,12 +34,9 @@ def run(implementation, arguments, cotangents) -> Any:
 
 def equals_the_loops(implementation, drawn, dtype):
     """Roundings to the dtype of what comes in and out, and of the states that the derivative reads; sums in float32."""
-    exact, cotangents = ([wide(z) for z in part] for part in drawn)
+    exact, cotangents = map(wide, drawn)
     want = (*cg_lru_oracle(*exact), *cg_lru_vjp_oracle(*exact, *cotangents))
-    tol = 3e-5 + (0 if dtype == "float32" else 2.0**-6)
-    for name, one, other in zip(NAMES, run(implementation, *drawn), want, strict=True):
-        atol = tol * np.abs(other).max(initial=1.0)
-        np.testing.assert_allclose(wide(one), other, rtol=tol, atol=atol, err_msg=name)
+    holds(NAMES, run(implementation, *drawn), want, 3e-5 + (0 if dtype == "float32" else 2.0**-6))
 
 
 @given(dtype=st.sampled_from(["float32", "bfloat16"]), flags=st.booleans(), seed=st.integers(0, 2**16))

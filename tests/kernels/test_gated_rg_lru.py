@@ -17,38 +17,16 @@ from hypothesis import strategies as st
 from jax._src.pallas.mosaic.interpret import interpret_pallas_call  # The record of races has no public door.
 from jax.experimental.pallas import tpu as pltpu
 
+from tests.kernels.unit_laws import draw_gated as draw
+from tests.kernels.unit_laws import holds, wide
+
 pytestmark = pytest.mark.core
 
 
-def draw(shape, blocks, dtype="float32", flags=False, seed=0) -> Any:
-    """The arguments of `gated_rg_lru` but for its options, and cotangents of what it returns."""
-    rng = np.random.default_rng(seed)
-    batch, seq_len, width = shape
-    side = width // blocks
-    normal = lambda *shape, dtype="float32": jnp.asarray(rng.standard_normal(shape), dtype)  # noqa: E731
-    gate = lambda: (normal(blocks, side, side) / side**0.5, normal(blocks, side))  # noqa: E731
-    arguments = (
-        normal(*shape, dtype=dtype),
-        gate(),
-        gate(),
-        jnp.asarray(rng.uniform(-1, 8, width), jnp.float32),
-        normal(batch, width),
-        jnp.asarray(rng.random((batch, seq_len)) < 0.3) if flags else None,
-        jnp.asarray(rng.random((batch, seq_len)) < 0.7) if flags else None,
-    )
-    return arguments, (normal(*shape, dtype=dtype), normal(batch, width))
-
-
-def wide(tree) -> Any:
-    """In float64, but for flags."""
-    return jax.tree.map(lambda z: np.asarray(z, bool if z.dtype == bool else np.float64), tree)
-
-
 def close(got, want, tol):
-    """Compares leaf by leaf, to a tolerance relative to the larger of 1 and the leaf's largest value."""
-    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        atol = tol * np.abs(other).max(initial=1.0)
-        np.testing.assert_allclose(np.asarray(one, np.float64), other, rtol=tol, atol=atol)
+    """Compares leaf by leaf."""
+    got, want = jax.tree.leaves(got), jax.tree.leaves(want)
+    holds([""] * len(want), got, want, tol)
 
 
 def equals_the_loops(arguments, cotangents: Any, run, pull, dtype="float32"):

@@ -16,7 +16,7 @@ from typing import Any
 import griffin_eqx
 from griffin_eqx.verify import SCAN_LAWS, ScoreBoard, check_block, verify_block, verify_scan
 from griffin_eqx.verify.scan_subject import ScanSubject
-from tests.kernels import rg_lru_laws
+from tests.kernels import rg_lru_laws, unit_laws
 from tests.meshes import over_mesh
 
 BLOCKS = {
@@ -26,7 +26,11 @@ BLOCKS = {
     "global_mqa": "griffin_plugins.global_mqa:GlobalMQABlock",
 }
 SCAN = "griffin_kernels.linear_scan:linear_scan"
-UNIT = "griffin_kernels.rg_lru:rg_lru_scan"
+UNITS = {
+    "rg_lru": "griffin_kernels.rg_lru:rg_lru_scan",
+    "gated_rg_lru": "griffin_kernels.gated_rg_lru:gated_rg_lru",
+    "cg_lru": "griffin_kernels.cg_lru:cg_lru_scan",
+}
 SHARDED_SCAN = "griffin_kernels.linear_scan:sharded_linear_scan"
 
 _RELOADED = ("griffin_kernels", "griffin_plugins", "griffin_eqx.nn")
@@ -47,7 +51,8 @@ class Mutant:
       why: The real mistake that this is.
       block: The built-in block that is judged, when it is one.
       scan: The implementation of `linear_scan` that is judged, when it is one.
-      unit: The implementation of `rg_lru_scan` that is judged, when it is one.
+      unit: The implementation of a fused unit that is judged, when it is one.
+      family: Which unit.
       mesh: (data, sequence, model), where the scan is judged over a mesh.
       options: Of the block, where its defaults and the small ones of the kit do not show the mistake.
       traps: The rows of the list of real mistakes that it stands for.
@@ -62,6 +67,7 @@ class Mutant:
     block: str | None = None
     scan: str | None = None
     unit: str | None = None
+    family: str = "rg_lru"
     mesh: tuple[int, int, int] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     traps: tuple[int, ...] = ()
@@ -93,15 +99,18 @@ class Mutant:
         edited = {self.module: (self.name, self.source())}
         if self.mesh:
             return over_mesh(load(SHARDED_SCAN, edited), self.mesh)
-        return load(BLOCKS[self.block] if self.block else UNIT if self.unit else SCAN, edited)
+        return load(BLOCKS[self.block] if self.block else UNITS[self.family] if self.unit else SCAN, edited)
 
     def verify(self, seed: int) -> ScoreBoard:
         """Holds the mutant to the laws that must catch it as `griffin verify` does, smallest case included."""
         subject = self.load()
         if self.block:
             return verify_block(subject, options=self.options or None, laws=self.laws, seed=seed)
-        if self.unit:
+        if self.unit and self.family == "rg_lru":
             return rg_lru_laws.verify_unit(subject, self.unit, laws=self.laws, seed=seed)
+        if self.unit:
+            unit = unit_laws.Unit(self.family, subject, self.unit)
+            return unit_laws.verify_unit(unit, laws=self.laws, seed=seed)
         scan = partial(subject, implementation=self.scan, interpret=True)
         return verify_scan(scan, complex=True, reverse=True, laws=self.laws, seed=seed)
 
@@ -111,7 +120,8 @@ class Mutant:
         Raises:
           AssertionError: If the law notices.
         """
-        hold(self.load(), law, block=self.block, scan=self.scan, unit=self.unit, options=self.options)
+        judged = {"block": self.block, "scan": self.scan, "unit": self.unit, "family": self.family}
+        hold(self.load(), law, **judged, options=self.options)
 
 
 def hold(
@@ -121,13 +131,16 @@ def hold(
     block: str | None = None,
     scan: str | None = None,
     unit: str | None = None,
+    family: str = "rg_lru",
     options: Mapping[str, Any] | None = None,
 ) -> None:
     """Holds a loaded class or function to one law."""
     if block is not None:
         check_block(subject, law, options=options or None)
-    elif unit is not None:
+    elif unit is not None and family == "rg_lru":
         rg_lru_laws.LAWS[law].hold(rg_lru_laws.Unit(subject, unit))
+    elif unit is not None:
+        unit_laws.LAWS[law].hold(unit_laws.Unit(family, subject, unit))
     else:
         SCAN_LAWS[law].hold(ScanSubject(partial(subject, implementation=scan, interpret=True)))
 

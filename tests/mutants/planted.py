@@ -1,6 +1,16 @@
 """All planted mistakes."""
 
-from . import attention, convolution, fused_units, products, recurrence, scans, sharded_scans, tpu_kernels
+from . import (
+    attention,
+    convolution,
+    fused_products,
+    fused_units,
+    products,
+    recurrence,
+    scans,
+    sharded_scans,
+    tpu_kernels,
+)
 from .mutation import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -12,4 +22,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *sharded_scans.MUTANTS,
     *tpu_kernels.MUTANTS,
     *fused_units.MUTANTS,
+    *fused_products.MUTANTS,
 )

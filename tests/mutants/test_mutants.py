@@ -7,9 +7,9 @@ from griffin_plugins.rg_lru import RGLRUBlock
 from hypothesis import Phase, settings
 
 import griffin_eqx
-from tests.kernels import rg_lru_laws
+from tests.kernels import rg_lru_laws, unit_laws
 
-from .mutation import BLOCKS, SCAN, UNIT, Mutant, hold, load
+from .mutation import BLOCKS, SCAN, UNITS, Mutant, hold, load
 from .planted import MUTANTS
 
 WITHOUT_A_MUTANT = {
@@ -62,7 +62,13 @@ def test_a_copy_of_a_scan_without_mistake_keeps_the_laws(scan):
 
 @pytest.mark.parametrize("law", rg_lru_laws.LAWS)
 def test_a_copy_of_the_fused_unit_without_mistake_keeps_the_laws(law):
-    hold(load(UNIT, {}), law, unit="pallas_gpu")
+    hold(load(UNITS["rg_lru"], {}), law, unit="pallas_gpu")
+
+
+@pytest.mark.parametrize("law", unit_laws.LAWS)
+@pytest.mark.parametrize("family", ["gated_rg_lru", "cg_lru"])
+def test_a_copy_of_a_unit_with_parameters_keeps_the_laws(family, law):
+    hold(load(UNITS[family], {}), law, unit="pallas_tpu", family=family)
 
 
 def test_a_mutant_whose_text_is_gone_says_so():
