@@ -53,7 +53,7 @@ def in_context(x, recurrence_gate, input_gate, branch, weight, a_param, *, imple
     """
     dtype = x.dtype
     r, i = (jax.nn.sigmoid(gate.astype(jnp.float32)) for gate in (recurrence_gate, input_gate))
-    log_a = log_decay(r, a_param, 8.0)
+    log_a = log_decay(r, a_param[None], 8.0)
     gated = (input_multiplier(log_a) * i * x.astype(jnp.float32)).astype(dtype)
     h: Any = linear_scan(gated, jnp.exp(log_a).astype(dtype), implementation=implementation)[0]
     return (h * jax.nn.gelu(branch)) @ weight
