@@ -98,6 +98,8 @@ def as_ablation(path, workers):
     from griffin_eqx.ablation.design import Design
     from griffin_eqx.ablation.pool import Pool
 
+    # As from a terminal: who starts tests in the background has Ctrl-C ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     ablate.tell = lambda folder, board: None
     design = msgspec.json.decode((path / "design.json").read_bytes(), type=Design)
     with asked_to_stop() as asked, folder.locked(path) as lock, Board() as board:

@@ -187,7 +187,11 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
     # Heard once it has given SIGTERM back; two signals that come together are one.
     wait_until(lambda: not catches(process.pid, signal.SIGTERM))
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    try:
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode != 0
     assert not any(map(alive, workers))
 
