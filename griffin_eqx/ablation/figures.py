@@ -1,8 +1,6 @@
 """The figures of a report, each drawn twice: for the page, and to stand alone. Needs Matplotlib (extra `report`).
 
-On the page text and colours are left to the style sheet: text stays text, and every colour becomes a CSS variable, so
-that one drawing serves paper, light and dark. What belongs to a variant has the class `v0`, `v1`, ... by which the
-page hides it. Alone, a figure has fixed colours on white, its letters as outlines, and its own legend.
+What is drawn stands here; how it looks, on the page and alone, in `figure_style.py`.
 """
 
 import dataclasses
@@ -15,27 +13,21 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.markers import MarkerStyle
-from matplotlib.path import Path as Outline
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from griffin_eqx.ablation import words
 from griffin_eqx.ablation.analysis import Analysis, Row, TaskResult, by_position
+from griffin_eqx.ablation.figure_style import (
+    LIGHT,
+    MARKERS,
+    MUTED,
+    for_file,
+    for_page,
+    settings,
+    variant_color,
+)
 from griffin_eqx.ablation.results import RunRecord
 from griffin_eqx.units import binary, si
-
-LIGHT = ("#0a7eda", "#df4700", "#368b5f", "#9d0784", "#a985ab", "#3342ce", "#1f3614", "#492340")
-"""Colours of variants on white: at least 3 to 1 in contrast, and apart for colour-blind eyes too (searched for)."""
-
-DARK = ("#5aa6e7", "#fe7a44", "#26daaa", "#c900a8", "#fdd6ff", "#6663f6", "#657248", "#9b6880")
-"""The same variants, in like hues, on a dark ground."""
-
-MARKERS = "osD^vP*X<>ph"
-"""Shapes of variants: with the colour they tell twelve apart, and eight in black and white."""
-
-_INK, _MUTED, _RULE, _PAPER = "#010101", "#020202", "#030303", "#040404"
-_ALONE = {_INK: "#1a1a1a", _MUTED: "#5f5f5f", _RULE: "#dcdcdc", _PAPER: "#ffffff"}
-_ON_PAGE = {_INK: "var(--ink)", _MUTED: "var(--muted)", _RULE: "var(--rule)", _PAPER: "var(--paper)"}
 
 _SIZE = (4.3, 3.0)
 
@@ -78,24 +70,8 @@ def draw(analysis: Analysis, task: TaskResult, *, alone: bool = False) -> list[F
         *(_pareto(*cost) for cost in _COSTS),
         _sensitivity,
     )
-    with matplotlib.rc_context(_settings(alone)):
+    with matplotlib.rc_context(settings(alone)):
         return [figure for kind in kinds if (figure := kind(pen)) is not None]
-
-
-def marker_path(index: int) -> str:
-    """The marker of a variant as the path of an SVG, in a square from -0.5 to 0.5 with y downwards."""
-    style = MarkerStyle(MARKERS[index % len(MARKERS)])
-    outline = style.get_path().transformed(style.get_transform())
-    reach = max(abs(value) for value in outline.get_extents().extents) * 2
-    letters = {Outline.MOVETO: "M", Outline.LINETO: "L", Outline.CURVE3: "Q", Outline.CURVE4: "C"}
-    parts = []
-    for points, code in outline.iter_segments(simplify=False):
-        if code == Outline.CLOSEPOLY:
-            parts.append("Z")
-            continue
-        ends = [f"{x / reach:.3f} {-y / reach:.3f}" for x, y in zip(points[::2], points[1::2], strict=True)]
-        parts.append(letters[code] + " ".join(ends))
-    return "".join(parts)
 
 
 class _Pen:
@@ -117,7 +93,7 @@ class _Pen:
         again = index // len(LIGHT)
         self.drawn += 1
         return {
-            "color": _variant_color(index, self.alone),
+            "color": variant_color(index, self.alone),
             "marker": MARKERS[index % len(MARKERS)],
             "linestyle": ("-", (0, (4, 1.5)))[again % 2],
             "linewidth": 1.6,
@@ -133,7 +109,7 @@ class _Pen:
         """Shades what lies between."""
         self.drawn += 1
         axes.fill_between(
-            x, low, high, color=_variant_color(self.index(row), self.alone), alpha=0.16, linewidth=0,
+            x, low, high, color=variant_color(self.index(row), self.alone), alpha=0.16, linewidth=0,
             gid=f"variant-{self.index(row)}-{self.drawn}",
         )  # fmt: skip
 
@@ -165,7 +141,7 @@ class _Pen:
         canvas.savefig(
             file, format="svg", transparent=not self.alone, metadata={"Date": None, "Title": title}
         )
-        svg = _for_file(file.getvalue()) if self.alone else _for_page(file.getvalue(), name, told["alt"])
+        svg = for_file(file.getvalue()) if self.alone else for_page(file.getvalue(), name, told["alt"])
         names = tuple(self.index(row) for row in rows)
         return Figure(name, told["title"], told["caption"], told["alt"], names, svg)
 
@@ -180,7 +156,7 @@ def _answer(pen: _Pen) -> Figure | None:
     axes.grid(visible=True, axis="x")
     base = next((row for row in rows if row.variant == pen.task.baseline), None)
     if base and base.score:
-        axes.axvline(base.score.mean * scale.factor, color=_MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+        axes.axvline(base.score.mean * scale.factor, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
     for place, row in enumerate(rows):
         assert row.score is not None
         values = [value * scale.factor for value in row.score.values.values()]
@@ -375,7 +351,7 @@ def _pareto(
         corners = sorted((rows[i][1], rows[i][2].mean * scale.factor) for i in front)
         if len(corners) > 1:
             axes.plot(
-                *zip(*corners, strict=True), color=_MUTED, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1
+                *zip(*corners, strict=True), color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1
             )
         for row, value, score in rows:
             half = None if score.half_width is None else score.half_width * scale.factor
@@ -477,7 +453,7 @@ def _front(points: Sequence[tuple[float | int, float]]) -> Iterator[int]:
 
 
 def _mark_training_length(axes: Axes, length: int) -> None:
-    axes.axvline(length, color=_MUTED, linewidth=0.9, linestyle=(0, (1, 2)), zorder=0)
+    axes.axvline(length, color=MUTED, linewidth=0.9, linestyle=(0, (1, 2)), zorder=0)
 
 
 def _ticks(axes: Axes, places: Sequence[float | int], labels: Sequence[str]) -> None:
@@ -530,76 +506,3 @@ def _slug(analysis: Analysis, task: TaskResult) -> str:
     names = [plain(other.name) for other in analysis.tasks]
     own, place = plain(task.name), analysis.tasks.index(task)
     return own if names.count(own) == 1 else f"{own}-{place + 1}"
-
-
-def _variant_color(index: int, alone: bool) -> str:
-    return LIGHT[index % len(LIGHT)] if alone else f"#0501{index % len(LIGHT):02d}"
-
-
-def _settings(alone: bool) -> Any:
-    ink, muted, rule = (_ALONE[name] if alone else name for name in (_INK, _MUTED, _RULE))
-    return {
-        "svg.fonttype": "path" if alone else "none",
-        "svg.hashsalt": "griffin",  # the same numbers give the same file
-        "text.parse_math": False,  # a name may hold a dollar sign
-        "font.family": "DejaVu Sans",
-        "font.size": 8.8,
-        "axes.labelsize": 8.8,
-        "xtick.labelsize": 8.5,
-        "ytick.labelsize": 8.5,
-        "text.color": ink,
-        "axes.labelcolor": muted,
-        "axes.edgecolor": muted,
-        "axes.linewidth": 0.7,
-        "axes.titlecolor": ink,
-        "xtick.color": muted,
-        "ytick.color": muted,
-        "xtick.labelcolor": ink,
-        "ytick.labelcolor": ink,
-        "xtick.major.size": 3,
-        "ytick.major.size": 0,
-        "grid.color": rule,
-        "grid.linewidth": 0.7,
-        "axes.formatter.useoffset": False,
-        "axes.unicode_minus": True,
-        "figure.facecolor": "white" if alone else "none",
-        "axes.facecolor": "none",
-    }
-
-
-def _for_file(svg: str) -> str:
-    return _restyled(svg, lambda style: _replaced(style, _ALONE))
-
-
-def _for_page(svg: str, name: str, alt: str) -> str:
-    """The drawing as part of a page: colours by the style sheet, groups by class, no identifier of its own."""
-    head, body = svg[svg.index("<svg") :].split(">", 1)
-    box = re.search(r'viewBox="[^"]*"', head)
-    assert box is not None
-    body = re.sub(r"<(metadata|style).*?</\1>", "", body, flags=re.DOTALL)
-    body = re.sub(r'<g id="variant-(\d+)-\d+"', r'<g class="v\1"', body)
-    body = re.sub(r'<g id="[^"]*"', "<g", body)
-    body = re.sub(r'(id="|href="#|url\(#)', rf"\1{name}-", body)  # one page holds many drawings
-
-    def style(text: str) -> str:
-        text = re.sub(r"#0501(\d\d)", lambda match: f"var(--v{int(match[1])})", text)
-        text = re.sub(r"font: ([\d.]+px) [^;]*", r"font-size: \1", text)
-        return _replaced(text, _ON_PAGE)
-
-    label = f'role="img" aria-label="{_attribute(alt)}"'
-    return f'<svg {box[0]} {label} xmlns="http://www.w3.org/2000/svg">{_restyled(body, style).rstrip()}'
-
-
-def _restyled(svg: str, change: Callable[[str], str]) -> str:
-    """Changes styles and nothing else: a name in the drawing may look like one."""
-    return re.sub(r'style="([^"]*)"', lambda match: f'style="{change(match[1])}"', svg)
-
-
-def _replaced(text: str, table: dict[str, str]) -> str:
-    for old, new in table.items():
-        text = text.replace(old, new)
-    return text
-
-
-def _attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")

@@ -6,13 +6,15 @@ Jinja2 escapes every text; the browser is told to run no script but the page's o
 import base64
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from griffin_eqx.ablation import report, words
-from griffin_eqx.ablation.analysis import Analysis
-from griffin_eqx.ablation.figures import DARK, LIGHT, Figure, draw, marker_path
+from griffin_eqx.ablation.analysis import Analysis, TaskResult
+from griffin_eqx.ablation.figure_style import DARK, LIGHT, marker_path
+from griffin_eqx.ablation.figures import Figure, draw
 from griffin_eqx.ablation.tables import answers, commands, learning_rates, sets
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -49,7 +51,7 @@ def html(analysis: Analysis) -> str:
     )
 
 
-def _task(analysis: Analysis, task) -> dict:
+def _task(analysis: Analysis, task: TaskResult) -> dict[str, Any]:
     return {
         "name": task.name,
         "answer": words.answer(task),
@@ -63,7 +65,7 @@ def _task(analysis: Analysis, task) -> dict:
     }
 
 
-def _figure(figure: Figure) -> dict:
+def _figure(figure: Figure) -> dict[str, Any]:
     return {
         "name": figure.name,
         "title": figure.title,

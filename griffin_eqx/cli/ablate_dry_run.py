@@ -9,6 +9,7 @@ from rich.table import Table
 from griffin_eqx.ablation.ablate import place, timer_of
 from griffin_eqx.ablation.design import Cell, Design, planned_runs
 from griffin_eqx.ablation.folder import refuse_contradictions
+from griffin_eqx.ablation.machine import usual
 from griffin_eqx.ablation.matching import WORDS
 from griffin_eqx.ablation.plan import Budget, Plan
 from griffin_eqx.ablation.work_out import work_out
@@ -56,9 +57,10 @@ def show(
     )
     total_seconds, total_runs = 0.0, 0
     rate = _flops_per_second()
+    at_once, _ = usual(workers, threads)
     for task in plan.tasks:
         cells = [cell for cell in design.cells if cell.task == task]
-        total_seconds += _show_task(design, cells, rate, workers or 1, console)
+        total_seconds += _show_task(design, cells, rate, at_once, console)
         total_runs += sum(planned_runs(design, cell) for cell in cells)
     seeds = ", ".join(map(str, design.seeds))
     console.print(f"\n{total_runs} runs; seeds {seeds}; {_told_rates(design)}")

@@ -1,12 +1,12 @@
 """`griffin blocks`: the temporal-mixing blocks that a pattern can name."""
 
 import dataclasses
-import json
 from typing import Any
 
 from griffin_eqx import registry
+from griffin_eqx.cli import offers
 from griffin_eqx.cli.arguments import Flag, parse
-from griffin_eqx.cli.offers import show, written
+from griffin_eqx.cli.offers import written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +25,7 @@ class Blocks:
 def run(argv: list[str]) -> int:
     """Runs the command."""
     switches = parse(Blocks, argv, prog="griffin blocks")
-    rows = [examine(entry) if switches.check else dataclasses.asdict(entry) for entry in registry.entries()]
-    if switches.json:
-        print(json.dumps(rows, indent=2))
-    else:
-        show(rows, "block", _lines)
-    return int(any("error" in row for row in rows))
+    return offers.run(switches, "block", registry.entries(), examine, _lines)
 
 
 def examine(entry: registry.Entry) -> dict[str, Any]:

@@ -1,7 +1,33 @@
-"""How `griffin blocks` and `griffin tasks` show their lists."""
+"""What `griffin blocks` and `griffin tasks` have in common: entries in, a list on the terminal out."""
 
-from collections.abc import Callable
+import dataclasses
+import json
+from collections.abc import Callable, Iterable
 from typing import Any
+
+
+def run(
+    switches: Any,
+    noun: str,
+    entries: Iterable[Any],
+    examine: Callable[[Any], dict[str, Any]],
+    lines: Callable[[dict[str, Any]], list[str]],
+) -> int:
+    """Runs the command; gives the exit code.
+
+    Args:
+      switches: Its `check` and `json`.
+      noun: What an entry is called.
+      entries: All of them, not imported.
+      examine: Imports one, and says what it is, or its `error`.
+      lines: As in `show`.
+    """
+    rows = [examine(entry) if switches.check else dataclasses.asdict(entry) for entry in entries]
+    if switches.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        show(rows, noun, lines)
+    return int(any("error" in row for row in rows))
 
 
 def show(rows: list[dict[str, Any]], noun: str, lines: Callable[[dict[str, Any]], list[str]]) -> None:

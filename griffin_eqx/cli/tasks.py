@@ -1,13 +1,13 @@
 """`griffin tasks`: what a model can be trained on and judged by."""
 
 import dataclasses
-import json
 from typing import Any
 
 from griffin_eqx import tasks
 from griffin_eqx._options import fields_of
+from griffin_eqx.cli import offers
 from griffin_eqx.cli.arguments import Flag, parse
-from griffin_eqx.cli.offers import show, written
+from griffin_eqx.cli.offers import written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +26,7 @@ class Tasks:
 def run(argv: list[str]) -> int:
     """Runs the command."""
     switches = parse(Tasks, argv, prog="griffin tasks")
-    rows = [examine(entry) if switches.check else dataclasses.asdict(entry) for entry in tasks.entries()]
-    if switches.json:
-        print(json.dumps(rows, indent=2))
-    else:
-        show(rows, "task", _lines)
-    return int(any("error" in row for row in rows))
+    return offers.run(switches, "task", tasks.entries(), examine, _lines)
 
 
 def examine(entry: tasks.Entry) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 
 from griffin_eqx.ablation import report, words
 from griffin_eqx.ablation.analysis import analyse
-from griffin_eqx.ablation.figures import DARK, LIGHT, MARKERS, marker_path
+from griffin_eqx.ablation.figure_style import DARK, LIGHT, MARKERS, marker_path
 from griffin_eqx.ablation.index import INDEX
 from griffin_eqx.ablation.results import ResultsError, read_results
 from griffin_eqx.ablation.tables import answers

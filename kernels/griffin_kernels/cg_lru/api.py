@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from griffin_kernels.arguments import check_floating, check_implementation, check_shapes
 from griffin_kernels.cg_lru.implementations import IMPLEMENTATIONS
 from griffin_kernels.cg_lru.vjp import differentiable_cg_lru
 from griffin_kernels.linear_scan.planar import Planar
@@ -69,11 +70,7 @@ def cg_lru_scan(
     shape = x.re.shape
     floating = {"x": x.re, "x's imaginary part": x.im, "recurrence_gate": recurrence_gate}
     floating |= {"input_gate": input_gate, "a_param": a_param, "theta": theta}
-    for name, z in floating.items():
-        if not jnp.issubdtype(z.dtype, jnp.floating):
-            raise TypeError(f"cg_lru_scan needs real floating arrays: got {name} of dtype {z.dtype}.")
-    if len(shape) < 2:
-        raise ValueError(f"cg_lru_scan needs x of shape [..., seq_len, width]: got {shape}.")
+    check_floating("cg_lru_scan", shape, floating)
     *batch, _, width = shape
     expected = {
         "x's imaginary part": (x.im, shape),
@@ -86,13 +83,8 @@ def cg_lru_scan(
         "reset": (reset, shape[:-1]),
         "valid": (valid, shape[:-1]),
     }
-    for name, (z, wanted) in expected.items():
-        if z is not None and z.shape != wanted:
-            raise ValueError(f"cg_lru_scan needs {name} of shape {wanted}: got {z.shape}, with x of {shape}.")
-    if implementation is not None and implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"cg_lru_scan has no {implementation=}: choose one of {', '.join(IMPLEMENTATIONS)}, or None."
-        )
+    check_shapes("cg_lru_scan", shape, expected)
+    check_implementation("cg_lru_scan", implementation, IMPLEMENTATIONS)
     wide = np.promote_types(x.re.dtype, jnp.float32)
     zeros = jnp.zeros((*batch, width), wide)
     start = Planar(zeros, zeros) if h0 is None else jax.tree.map(lambda z: z.astype(wide), h0)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from griffin_kernels.arguments import check_floating, check_implementation, check_shapes
 from griffin_kernels.gated_rg_lru.implementations import FORWARD, IMPLEMENTATIONS
 
 Gate = tuple[Float[Array, "gate_blocks side side"], Float[Array, "gate_blocks side"]]
@@ -26,6 +27,8 @@ def gated_rg_lru(
     interpret: Any = False,
 ) -> tuple[Float[Array, "*batch seq_len width"], Float[Array, "*batch width"]]:
     """Runs the real-gated linear recurrent unit over time, the products of its gates included.
+
+    Griffin (arXiv:2402.19427), equations 1 to 4, with the block-diagonal gates of section 4.1:
 
         r_t = sigmoid(W_a x_t + b_a)
         i_t = sigmoid(W_x x_t + b_x)
@@ -73,11 +76,7 @@ def gated_rg_lru(
         "input_gate's bias": input_gate[1],
         "a_param": a_param,
     }
-    for name, z in floating.items():
-        if not jnp.issubdtype(z.dtype, jnp.floating):
-            raise TypeError(f"gated_rg_lru needs real floating arrays: got {name} of dtype {z.dtype}.")
-    if x.ndim < 2:
-        raise ValueError(f"gated_rg_lru needs x of shape [..., seq_len, width]: got {x.shape}.")
+    check_floating("gated_rg_lru", x.shape, floating)
     *batch, _, width = x.shape
     blocks = recurrence_gate[0].shape[0]
     if not blocks or width % blocks:
@@ -93,15 +92,8 @@ def gated_rg_lru(
         "reset": (reset, x.shape[:-1]),
         "valid": (valid, x.shape[:-1]),
     }
-    for name, (z, shape) in expected.items():
-        if z is not None and z.shape != shape:
-            raise ValueError(
-                f"gated_rg_lru needs {name} of shape {shape}: got {z.shape}, with x of {x.shape}."
-            )
-    if implementation is not None and implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"gated_rg_lru has no {implementation=}: choose one of {', '.join(IMPLEMENTATIONS)}, or None."
-        )
+    check_shapes("gated_rg_lru", x.shape, expected)
+    check_implementation("gated_rg_lru", implementation, IMPLEMENTATIONS)
     wide = np.promote_types(x.dtype, jnp.float32)
     start = jnp.zeros((*batch, width), wide) if h0 is None else h0.astype(wide)
     if x.size == 0:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from griffin_kernels.arguments import check_implementation
 from griffin_kernels.linear_scan.implementations import IMPLEMENTATIONS
 from griffin_kernels.linear_scan.planar import Planar
 from griffin_kernels.linear_scan.vjp import differentiable_scan
@@ -96,8 +97,5 @@ def check_arguments(function: str, x: Any, a: Any, h0: Any, reset: Any, implemen
             raise ValueError(f"{function} needs h0 of shape {state_shape}: got {other.shape}.")
     if reset is not None and reset.shape != leaf.shape[:-1]:
         raise ValueError(f"{function} needs reset of shape {leaf.shape[:-1]}: got {reset.shape}.")
-    if implementation is not None and implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"{function} has no {implementation=}: choose one of {', '.join(IMPLEMENTATIONS)}, or None."
-        )
+    check_implementation(function, implementation, IMPLEMENTATIONS)
     return leaf

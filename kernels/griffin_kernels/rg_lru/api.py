@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from griffin_kernels.arguments import check_floating, check_implementation, check_shapes
 from griffin_kernels.operation import varying_alike
 from griffin_kernels.rg_lru.implementations import IMPLEMENTATIONS
 from griffin_kernels.rg_lru.vjp import differentiable_rg_lru
@@ -64,11 +65,7 @@ def rg_lru_scan(
     [0.5, 0.691]
     """
     floating = {"x": x, "recurrence_gate": recurrence_gate, "input_gate": input_gate, "a_param": a_param}
-    for name, z in floating.items():
-        if not jnp.issubdtype(z.dtype, jnp.floating):
-            raise TypeError(f"rg_lru_scan needs real floating arrays: got {name} of dtype {z.dtype}.")
-    if x.ndim < 2:
-        raise ValueError(f"rg_lru_scan needs x of shape [..., seq_len, width]: got {x.shape}.")
+    check_floating("rg_lru_scan", x.shape, floating)
     *batch, _, width = x.shape
     expected = {
         "recurrence_gate": (recurrence_gate, x.shape),
@@ -78,15 +75,8 @@ def rg_lru_scan(
         "reset": (reset, x.shape[:-1]),
         "valid": (valid, x.shape[:-1]),
     }
-    for name, (z, shape) in expected.items():
-        if z is not None and z.shape != shape:
-            raise ValueError(
-                f"rg_lru_scan needs {name} of shape {shape}: got {z.shape}, with x of {x.shape}."
-            )
-    if implementation is not None and implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"rg_lru_scan has no {implementation=}: choose one of {', '.join(IMPLEMENTATIONS)}, or None."
-        )
+    check_shapes("rg_lru_scan", x.shape, expected)
+    check_implementation("rg_lru_scan", implementation, IMPLEMENTATIONS)
     wide = np.promote_types(x.dtype, jnp.float32)
     start = jnp.zeros((*batch, width), wide) if h0 is None else h0.astype(wide)
     if x.size == 0:
