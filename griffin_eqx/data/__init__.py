@@ -7,7 +7,6 @@ from griffin_eqx.data.errors import DataError as DataError
 from griffin_eqx.data.loader import EvalLoader as EvalLoader
 from griffin_eqx.data.loader import Loader as Loader
 from griffin_eqx.data.loader import TrainLoader as TrainLoader
-from griffin_eqx.data.loader import num_bytes as num_bytes
 from griffin_eqx.data.packing import IGNORE as IGNORE
 from griffin_eqx.data.packing import Batch as Batch
 from griffin_eqx.data.packing import TokenStream as TokenStream
@@ -17,6 +16,8 @@ from griffin_eqx.data.packing import pack as pack
 from griffin_eqx.data.packing import window as window
 from griffin_eqx.data.tokenizer import ByteTokenizer as ByteTokenizer
 from griffin_eqx.data.tokenizer import Tokenizer as Tokenizer
+from griffin_eqx.data.tokenizer import TokenizerFile as TokenizerFile
+from griffin_eqx.data.tokenizers import open_tokenizer as open_tokenizer
 
 __all__ = [
     "IGNORE",
@@ -29,11 +30,12 @@ __all__ = [
     "Loader",
     "TokenStream",
     "Tokenizer",
+    "TokenizerFile",
     "TrainLoader",
     "Window",
     "encode_documents",
     "load_corpus",
-    "num_bytes",
+    "open_tokenizer",
     "pack",
     "window",
 ]

@@ -4,7 +4,7 @@ import abc
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Bool, Int, Integer
+from jaxtyping import Bool, Int
 
 from griffin_eqx.data.errors import DataError
 from griffin_eqx.data.packing import Batch, TokenStream, cut
@@ -190,11 +190,6 @@ class EvalLoader(Loader):
     def __iter__(self) -> Iterator[Batch]:
         return map(self.batch, range(len(self)))
 
-    @property
-    def num_bytes(self) -> int:
-        """How many of all targets are bytes of text (`num_bytes`)."""
-        return num_bytes(self._stream.tokens[1 : self._targets + 1])
-
     def batch(self, step: int) -> Batch:
         """Gives one batch, 0 to `len(self) - 1`.
 
@@ -212,14 +207,6 @@ class EvalLoader(Loader):
     def continues(self, step: int) -> Bool[np.ndarray, " batch"]:
         """Says whether the rows go on from the batch before: with `carry`, all but the first batch's."""
         return np.full(self.batch_size, self._carry and step != 0)
-
-
-def num_bytes(targets: Integer[np.ndarray, "*shape"]) -> int:
-    """Counts the targets that are bytes of text, 0 to 255: not specials, not padding.
-
-    For the byte tokenizer, bits per byte = (nats of all targets) / ln 2 / num_bytes.
-    """
-    return int(np.count_nonzero((targets >= 0) & (targets < 256)))
 
 
 def _check_sizes(seq_len: int, batch_size: int) -> None:

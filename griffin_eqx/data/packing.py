@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64, Integer, UInt
 
 from griffin_eqx.data.corpus import Document
+from griffin_eqx.data.errors import DataError
 from griffin_eqx.data.tokenizer import Tokenizer
 
 IGNORE = -1  # the target of a token that has no next token to predict
@@ -77,8 +78,13 @@ class TokenStream:
 
 
 def encode_documents(documents: Iterable[Document], tokenizer: Tokenizer) -> TokenStream:
-    """Encodes documents, in their order, into one stream: `[DOCUMENT] + text` each."""
-    pieces = [tokenizer.encode(document.text) for document in documents]
+    """Encodes documents, in their order, into one stream: `[DOCUMENT] + text` each.
+
+    Raises:
+      DataError: If a document cannot be encoded, or its tokens stand for other bytes than it has: bits per byte
+        would be those of another text.
+    """
+    pieces = [_encoded(document, tokenizer) for document in documents]
     ends = np.cumsum([len(piece) + 1 for piece in pieces], dtype=np.int64)
     starts = np.concatenate([np.zeros(1, np.int64), ends])[: len(pieces)]
     tokens = np.empty(ends[-1] if pieces else 0, tokenizer.dtype)
@@ -86,6 +92,24 @@ def encode_documents(documents: Iterable[Document], tokenizer: Tokenizer) -> Tok
     for start, piece in zip(starts, pieces, strict=True):
         tokens[start + 1 : start + 1 + len(piece)] = piece
     return TokenStream(tokens, starts)
+
+
+def _encoded(document: Document, tokenizer: Tokenizer) -> UInt[np.ndarray, " seq_len"]:
+    try:
+        ids = tokenizer.encode(document.text)
+    except DataError as error:
+        raise DataError(error.what, where=f"{error.where} of {document.name}", hint=error.hint) from None
+    known = tokenizer.num_bytes(np.append(ids, np.array(tokenizer.document, ids.dtype)))
+    # One byte may differ: some tokenizers put a space before a text only where it begins with none.
+    if abs(known - len(document.text)) > 1:
+        raise DataError(
+            f"The tokenizer {tokenizer.name} does not keep this text: of its {len(document.text):,} bytes the "
+            f"tokens stand for {known:,}.",
+            where=f"in {document.name}",
+            hint="Use a tokenizer that knows every byte and changes none (byte-level, or byte fallback without "
+            "normalisation), or data.tokenizer=bytes.",
+        )
+    return ids
 
 
 def cut(

@@ -3,9 +3,22 @@
 import abc
 import hashlib
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt
+from jaxtyping import Int64, Integer, UInt
+
+
+class TokenizerFile(NamedTuple):
+    """The file that a tokenizer was read from: a run keeps a copy of it.
+
+    Attributes:
+      name: `tokenizer.json` or `tokenizer.model`, whatever it was called where it came from.
+      content: Its bytes.
+    """
+
+    name: str
+    content: bytes
 
 
 class Tokenizer(abc.ABC):
@@ -36,13 +49,43 @@ class Tokenizer(abc.ABC):
         """The id that begins every document."""
 
     @property
+    def ends(self) -> tuple[int, ...]:
+        """The ids after which no text of a document follows: what writing stops at. `document` is one of them."""
+        return (self.document,)
+
+    @property
+    def file(self) -> TokenizerFile | None:
+        """The file that holds all of it; None for one that needs none."""
+        return None
+
+    @property
+    @abc.abstractmethod
+    def byte_counts(self) -> Int64[np.ndarray, " vocab_size"]:
+        """How many bytes of text each id stands for; 0 for specials.
+
+        Where a tokenizer puts a space of its own before every text, `document` stands for -1: so a document's
+        ids, its `document` included, always come to its bytes.
+        """
+
+    def num_bytes(self, ids: Integer[np.ndarray, "*shape"]) -> int:
+        """Counts the bytes of text that ids stand for; negative ones, which are no targets, for none.
+
+        Bits per byte = (nats of all targets) / ln 2 / (bytes of all targets), whatever the tokenizer.
+        """
+        return int(self.byte_counts[ids[ids >= 0]].sum())
+
+    @property
     def dtype(self) -> type[np.unsignedinteger]:
         """The smallest of uint16 and uint32 that holds every id."""
         return np.uint16 if self.vocab_size <= 2**16 else np.uint32
 
     @abc.abstractmethod
     def encode(self, text: str | bytes) -> UInt[np.ndarray, " seq_len"]:
-        """Gives the ids of `text`, in `dtype`, without specials."""
+        """Gives the ids of `text`, in `dtype`, without specials; what looks like a special in it is text.
+
+        Raises:
+          DataError: If the text is not what this tokenizer can read, such as bytes that are no UTF-8.
+        """
 
     @abc.abstractmethod
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
@@ -56,8 +99,6 @@ class Tokenizer(abc.ABC):
 class ByteTokenizer(Tokenizer):
     """The 256 bytes, and one id that begins a document: every text in every language, nothing to train.
 
-    Bits per byte are its loss in nats over ln 2.
-
     >>> tokenizer = ByteTokenizer()
     >>> tokenizer.encode("né").tolist()
     [110, 195, 169]
@@ -66,6 +107,7 @@ class ByteTokenizer(Tokenizer):
     """
 
     DOCUMENT = 256
+    _BYTE_COUNTS = np.array([1] * 256 + [0])
 
     @property
     def name(self) -> str:
@@ -86,6 +128,11 @@ class ByteTokenizer(Tokenizer):
     def document(self) -> int:
         """256."""
         return self.DOCUMENT
+
+    @property
+    def byte_counts(self) -> Int64[np.ndarray, " vocab_size"]:
+        """1 for each byte."""
+        return self._BYTE_COUNTS
 
     def encode(self, text: str | bytes) -> UInt[np.ndarray, " seq_len"]:
         """Gives the bytes of `text` as uint16; a string is taken as UTF-8.

@@ -11,7 +11,6 @@ from griffin_eqx.data import (
     EvalLoader,
     TrainLoader,
     encode_documents,
-    num_bytes,
 )
 from griffin_eqx.data.packing import TokenStream
 
@@ -140,7 +139,7 @@ def test_evaluation_predicts_every_token_but_the_first_exactly_once(
     targets = np.concatenate([batch.targets.ravel() for batch in batches])
     taken = min(num_tokens, max_tokens or num_tokens)
     assert np.sort(targets[targets != IGNORE]).tolist() == list(range(1, taken))
-    assert loader.num_bytes == sum(num_bytes(batch.targets) for batch in batches) == min(taken, 256) - 1
+    assert sum(ByteTokenizer().num_bytes(batch.targets) for batch in batches) == min(taken, 256) - 1
     for step, batch in enumerate(batches):
         column = np.arange(seq_len)
         real = column < batch.length[:, None]
@@ -174,8 +173,9 @@ def test_independent_evaluation_windows_know_nothing_of_what_stands_before_them(
 
 
 def test_bytes_are_counted_without_specials_and_padding():
-    assert num_bytes(np.array([[0, 255, 256, IGNORE]])) == 2
-    assert EvalLoader(stream_of(5, 7), seq_len=4, batch_size=3).num_bytes == 12
+    assert ByteTokenizer().num_bytes(np.array([[0, 255, 256, IGNORE]])) == 2
+    batches = EvalLoader(stream_of(5, 7), seq_len=4, batch_size=3)
+    assert sum(ByteTokenizer().num_bytes(batch.targets) for batch in batches) == 12
 
 
 @pytest.mark.parametrize(

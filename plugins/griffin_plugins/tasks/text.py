@@ -19,7 +19,6 @@ from griffin_eqx.data import (
     TrainLoader,
     encode_documents,
     load_corpus,
-    num_bytes,
 )
 from griffin_eqx.task import AbstractTask, EvalSet, Metric, Split
 
@@ -82,8 +81,8 @@ class TextTask(AbstractTask):
         return step * self._data.batch_size / self._loader(0).windows_per_epoch
 
     def num_bytes(self, targets: Integer[np.ndarray, "*shape"]) -> int:
-        """Counts the targets that are bytes of text."""
-        return num_bytes(targets)
+        """The bytes of text that the targets stand for."""
+        return self._tokenizer.num_bytes(targets)
 
     def eval_sets(self, split: Split, max_tokens: int | None = None) -> tuple[EvalSet, ...]:
         """The split in rows of `data.seq_len`, then of each of `data.eval_lengths`; all of it when None.
