@@ -61,6 +61,12 @@ class CheckpointError(GriffinError):
     exit_code = 4
 
 
+class WeightsError(GriffinError):
+    """Weights that are missing, damaged, of another model, or that a format cannot hold."""
+
+    exit_code = 4
+
+
 class DivergedError(GriffinError):
     """A training run whose loss stopped being finite."""
 

@@ -1,4 +1,4 @@
-"""A trained model, back from its run directory."""
+"""A model, back from its run directory or from a folder of weights."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -8,8 +8,10 @@ import jax
 
 from griffin_eqx import tasks
 from griffin_eqx.config import Config, load_file
-from griffin_eqx.data import Tokenizer
+from griffin_eqx.data import Tokenizer, open_tokenizer
 from griffin_eqx.errors import CheckpointError
+from griffin_eqx.interop import folder as weights_folder
+from griffin_eqx.interop.weights import to_model
 from griffin_eqx.model import LanguageModel
 from griffin_eqx.nn import Policy
 from griffin_eqx.training import checkpoints
@@ -17,13 +19,14 @@ from griffin_eqx.training.run_directory import CHECKPOINTS, CONFIG, find
 
 
 class Loaded(NamedTuple):
-    """What a run has made.
+    """What a run has made, or a conversion.
 
     Attributes:
       model: The model.
-      tokenizer: What turns text into its tokens; None where its task is no text.
-      config: The run's configuration.
-      step: Batches the weights have seen.
+      tokenizer: What turns text into its tokens; None where its task is no text, or weights came without one.
+      config: The run's configuration. Of weights from another program, `model` and `train.precision` say
+        something; the rest are defaults.
+      step: Batches the weights have seen; 0 where nobody knows.
     """
 
     model: LanguageModel
@@ -33,10 +36,11 @@ class Loaded(NamedTuple):
 
 
 def load(run_dir: str | Path, *, which: Literal["best", "last"] = "best") -> Loaded:
-    """Loads a model from a run directory; nothing in it is changed.
+    """Loads a model from a run directory or a folder of weights; nothing in it is changed.
 
     Args:
-      run_dir: The directory, or `latest` for the newest under `runs/`.
+      run_dir: The directory, `latest` for the newest under `runs/`, or a folder that `griffin convert` or
+        `griffin_eqx.interop.save` wrote, of which there is one version: `which` makes no difference.
       which: `best` by the task's metric on the validation split, or `last`. The best is the newest while nothing
         was evaluated yet, and with `train.keep_best=false`, which keeps no other.
 
@@ -45,7 +49,11 @@ def load(run_dir: str | Path, *, which: Literal["best", "last"] = "best") -> Loa
       ConfigError: If its configuration cannot be read.
       PatternError: If its task is not installed.
       CheckpointError: If it has no checkpoint yet, or the one wanted is damaged.
+      WeightsError: If a folder of weights is damaged or incomplete.
+      DataError: If its tokenizer cannot be read.
     """
+    if weights_folder.is_weights(run_dir):
+        return _load_weights(run_dir)
     path = find(run_dir)
     config = load_file(path / CONFIG)
     folder = path / CHECKPOINTS
@@ -64,5 +72,18 @@ def load(run_dir: str | Path, *, which: Literal["best", "last"] = "best") -> Loa
         lambda: LanguageModel.init(config.model, policy=policy, key=jax.random.key(0))
     )
     restored = checkpoints.restore(folder, step, {"model": template}, config.model)
+    return Loaded(restored["model"], _task_tokenizer(config), config, step)
+
+
+def _load_weights(path: str | Path) -> Loaded:
+    weights = weights_folder.read(path)
+    if weights.tokenizer is not None:
+        tokenizer = open_tokenizer(weights.tokenizer)
+    else:
+        tokenizer = _task_tokenizer(weights.config) if weights.origin.format == "griffin" else None
+    return Loaded(to_model(weights), tokenizer, weights.config, weights.step)
+
+
+def _task_tokenizer(config: Config) -> Tokenizer | None:
     task, options = tasks.choose(config.data.task)
-    return Loaded(restored["model"], task.tokenizer(options), config, step)
+    return task.tokenizer(options)

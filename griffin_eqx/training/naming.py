@@ -5,12 +5,14 @@ whether its arrays stand alone or are row 1 of a stacked unit, in the model, in 
 are trees like the model) and in the carried cache.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from griffin_eqx.model import Stack
 
@@ -67,6 +69,49 @@ def unflatten(template: Any, named: Mapping[str, np.ndarray]) -> Any:
         else np.stack([named[name] for name in place.names], place.axis)
         for place in _places(template)
     ]
+    return _with_leaves(template, leaves)
+
+
+def reader(tree: Any) -> Callable[[str], np.ndarray]:
+    """Gives the array behind a name, on the host and one at a time: what `flatten` gives, without the copies."""
+    where = {
+        name: (leaf, place.axis, row)
+        for leaf, place in zip(jax.tree.leaves(_arrays(tree)), _places(tree), strict=True)
+        for row, name in enumerate(place.names)
+    }
+
+    def read(name: str) -> np.ndarray:
+        leaf, axis, row = where[name]
+        host = np.asarray(leaf)
+        return host if axis is None else np.moveaxis(host, axis, 0)[row]
+
+    return read
+
+
+def assemble(template: Any, read: Callable[[str], np.ndarray]) -> Any:
+    """`unflatten` for arrays that are read when their turn comes, one in memory at a time beside the tree.
+
+    Args:
+      template: The tree's structure, of arrays or `jax.ShapeDtypeStruct`s.
+      read: Gives the array behind each name in `specs(template)`.
+
+    Returns:
+      The template with JAX arrays of their own for leaves, on the default device.
+    """
+
+    def gather(leaf: Any, place: _Place) -> Array:
+        if place.axis is None:
+            return jnp.array(read(place.names[0]), copy=True)
+        whole = np.empty(leaf.shape, leaf.dtype)
+        for row, name in enumerate(place.names):
+            np.moveaxis(whole, place.axis, 0)[row] = read(name)
+        return jnp.array(whole, copy=True)
+
+    pairs = zip(jax.tree.leaves(_arrays(template)), _places(template), strict=True)
+    return _with_leaves(template, [gather(leaf, place) for leaf, place in pairs])
+
+
+def _with_leaves(template: Any, leaves: list[Any]) -> Any:
     arrays, rest = eqx.partition(template, _is_arraylike)
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), leaves), rest)
 
