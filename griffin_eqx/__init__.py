@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from griffin_eqx.pattern import Pattern as Pattern
     from griffin_eqx.pattern import PatternError as PatternError
     from griffin_eqx.presets import preset as preset
+    from griffin_eqx.sampling.engine import Engine as Engine
     from griffin_eqx.sampling.generate import generate as generate
+    from griffin_eqx.sampling.samplers import Sampling as Sampling
     from griffin_eqx.summary import ModelSummary as ModelSummary
     from griffin_eqx.summary import describe as describe
     from griffin_eqx.synthetic import AbstractSyntheticTask as AbstractSyntheticTask
@@ -48,6 +50,7 @@ _HOMES = {
     "Config": "config",
     "ConfigError": "errors",
     "Dims": "block",
+    "Engine": "sampling.engine",
     "EvalSet": "task",
     "GriffinError": "errors",
     "LanguageModel": "model",
@@ -56,6 +59,7 @@ _HOMES = {
     "OptionError": "errors",
     "Pattern": "pattern",
     "PatternError": "pattern",
+    "Sampling": "sampling.samplers",
     "SequenceLayout": "block",
     "ablate": "ablation.ablate",
     "capture": "model",
@@ -82,6 +86,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Dims",
+    "Engine",
     "EvalSet",
     "GriffinError",
     "LanguageModel",
@@ -90,6 +95,7 @@ __all__ = [
     "OptionError",
     "Pattern",
     "PatternError",
+    "Sampling",
     "SequenceLayout",
     "ablate",
     "capture",

@@ -1,0 +1,228 @@
+"""The engine: a model made ready to read prompts and to write, for many prompts at once."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from griffin_eqx.model import LanguageModel
+from griffin_eqx.sampling import programs
+from griffin_eqx.sampling.decoding_model import unstacked
+from griffin_eqx.sampling.prompts import Rows, as_rows, as_seeds, as_stops, bucket
+from griffin_eqx.sampling.samplers import Sampling
+from griffin_eqx.sampling.session import Session, State, cache_is_unbounded, copied, empty_state, padded
+
+PIECE = 64
+"""Tokens that a call of the decoding program has places for; longer texts are several calls."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What an engine has written.
+
+    Attributes:
+      tokens: The new tokens of each row, without the stop token.
+      log_probabilities: Of each in nats, in the model's own distribution: before temperature, penalty or filters.
+      finished: Whether the row has met a stop token.
+      session: To go on from. A row that has met a stop token stands before it.
+    """
+
+    tokens: list[list[int]]
+    log_probabilities: list[list[float]]
+    finished: list[bool]
+    session: Session
+
+
+class Engine:
+    """Reads prompts and writes on.
+
+    Each row gives what it gives alone, whatever its neighbours are, on whichever side they were padded and in
+    whatever chunks they were read: the model is told positions and lengths, and padding leaves no trace in a cache.
+    Lengths are rounded up to powers of two inside, so that new ones seldom compile again.
+
+    >>> engine = Engine(model)                                          # doctest: +SKIP
+    >>> session = engine.start([prompt])                                # doctest: +SKIP
+    >>> written = engine.write(session, max_new_tokens=100)             # doctest: +SKIP
+    >>> more = engine.write(written.session, max_new_tokens=100)        # doctest: +SKIP
+    >>> ten = engine.write(session.take([0] * 10), max_new_tokens=100)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        prefill_chunk: int = 512,
+        tell: Callable[[str], None] = lambda _: None,
+    ):
+        """Lays the model out for decoding: arrays of layers that the pattern repeats are copied apart.
+
+        Args:
+          model: The model; it is left as it is.
+          prefill_chunk: Tokens of a prompt that are read at once. Larger ones take more memory.
+          tell: Hears a line whenever a program is compiled.
+
+        Raises:
+          ValueError: If `prefill_chunk` is below 1.
+        """
+        if prefill_chunk < 1:
+            raise ValueError(f"{prefill_chunk=} must be at least 1.")
+        self.model = unstacked(model)
+        self.prefill_chunk = prefill_chunk
+        self.tell = tell
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that the model knows."""
+        return self.model.embedding.vocab_size
+
+    def start(self, prompts: Any, *, mask: Any = None, room: int = 1024) -> Session:
+        """Reads prompts, chunk by chunk.
+
+        Args:
+          prompts: Token ids, at least one a prompt, of any lengths; or an array `[batch, seq_len]`. A document
+            begins with the tokenizer's `document`.
+          mask: With an array: True at tokens, which are contiguous; padding may stand on either side.
+          room: Tokens that may be added to the longest one later, at least. Caches that do not grow take any number.
+
+        Raises:
+          ValueError: If a prompt is empty, holds an id outside of the vocabulary, or the mask does not fit.
+        """
+        rows = as_rows(prompts, mask, vocab_size=self.vocab_size)
+        longest = max((len(row) for row in rows), default=0)
+        max_seq_len = bucket(max(1, longest + room))
+        state = empty_state(self.model, len(rows), max_seq_len)
+        nothing = tuple(np.zeros(0, np.int32) for _ in rows)
+        return self._read(Session(state, nothing, max_seq_len), rows, state)
+
+    def extend(self, session: Session, tokens: Any) -> Session:
+        """Reads on: more tokens for each row, of any lengths; none for a row leaves it as it is.
+
+        Raises:
+          ValueError: If there are not as many rows, an id is outside of the vocabulary, or the cache has no room.
+        """
+        rows = as_rows(tokens, vocab_size=self.vocab_size, empty=True)
+        if len(rows) != len(session):
+            raise ValueError(f"{len(rows)} rows of tokens for a session of {len(session)}.")
+        return self._read(session, rows, copied(session.state))
+
+    def write(
+        self,
+        session: Session,
+        max_new_tokens: int = 256,
+        sampling: Sampling | None = None,
+        *,
+        stop: int | Sequence[int] | None = None,
+        seed: int | Sequence[int] = 0,
+    ) -> Written:
+        """Writes on from a session, in one compiled loop.
+
+        What a row gets depends on its own tokens and seed alone: to write in two goes is to write in one.
+
+        Args:
+          session: Where to go on from; it stays as it is.
+          max_new_tokens: Tokens to write at most.
+          sampling: How to choose them.
+          stop: The token or tokens that end a row.
+          seed: Of the draws: one a row, or a number that is counted up.
+
+        Raises:
+          ValueError: If a number is out of range, or the cache has no room.
+        """
+        return self._gather(session, self.stream(session, max_new_tokens, sampling, stop=stop, seed=seed))
+
+    def stream(
+        self,
+        session: Session,
+        max_new_tokens: int = 256,
+        sampling: Sampling | None = None,
+        *,
+        stop: int | Sequence[int] | None = None,
+        seed: int | Sequence[int] = 0,
+        pace: Callable[[], int] | None = None,
+    ) -> Iterator[Written]:
+        """`write` in pieces, as they come. A piece's session serves until the next piece is asked for.
+
+        Args:
+          session: As in `write`.
+          max_new_tokens: As in `write`.
+          sampling: As in `write`.
+          stop: As in `write`.
+          seed: As in `write`.
+          pace: Asked before each piece how many tokens a row it should have at most.
+
+        Raises:
+          ValueError: As `write`.
+        """
+        if max_new_tokens < 0:
+            raise ValueError(f"{max_new_tokens=} must not be negative.")
+        sampling = sampling or Sampling()
+        seeds = jnp.asarray(as_seeds(seed, len(session)))
+        stops = jnp.asarray(as_stops(stop))
+        self._check_room(session, [max_new_tokens] * len(session))
+        return self._pieces(session, max_new_tokens, sampling, stops, seeds, pace or (lambda: PIECE))
+
+    def _pieces(self, session, left, sampling, stops, seeds, pace) -> Iterator[Written]:
+        if left == 0 or not len(session):
+            return
+        seen = None
+        if sampling.repetition_penalty is not None:
+            seen = np.zeros((len(session), self.vocab_size), bool)
+            for row, tokens in zip(seen, session.tokens, strict=True):
+                row[tokens] = True
+            seen = jnp.asarray(seen)
+        sampler = sampling.compiled()
+        progress = programs.Progress(copied(session.state), seen, jnp.zeros(len(session), bool))
+        texts = session.tokens
+        while left:
+            limit = max(1, min(pace(), left, PIECE))
+            order = programs.Order(sampler, seeds, stops, jnp.asarray(limit, jnp.int32), PIECE)
+            progress, piece = programs.write(self.model, order, progress, self.tell)
+            tokens, scores, counts, done = jax.device_get(
+                (piece.tokens, piece.log_probabilities, piece.counts, progress.done)
+            )
+            new = [row[:count] for row, count in zip(tokens, counts, strict=True)]
+            texts = tuple(np.concatenate(pair) for pair in zip(texts, new, strict=True))
+            yield Written(
+                [row.tolist() for row in new],
+                [row[:count].tolist() for row, count in zip(scores, counts, strict=True)],
+                done.tolist(),
+                Session(progress.state, texts, session.max_seq_len),
+            )
+            left -= limit
+            if done.all():
+                return
+
+    def _gather(self, session: Session, pieces: Iterator[Written]) -> Written:
+        """All pieces as one."""
+        tokens: list[list[int]] = [[] for _ in session.tokens]
+        scores: list[list[float]] = [[] for _ in session.tokens]
+        last = Written(tokens, scores, [False] * len(session), session)
+        for last in pieces:
+            for i in range(len(session)):
+                tokens[i] += last.tokens[i]
+                scores[i] += last.log_probabilities[i]
+        return Written(tokens, scores, last.finished, last.session)
+
+    def _read(self, session: Session, rows: Rows, state: State) -> Session:
+        """Reads on into `state`, which is given away."""
+        self._check_room(session, [len(row) for row in rows])
+        longest = max((len(row) for row in rows), default=0)
+        for start in range(0, longest, self.prefill_chunk):
+            chunk = tuple(row[start : start + self.prefill_chunk] for row in rows)
+            widest = max(len(row) for row in chunk)
+            tokens = padded(chunk, min(bucket(widest), max(self.prefill_chunk, 1)))
+            counts = np.array([len(row) for row in chunk], np.int32)
+            state = programs.read(self.model, jnp.asarray(tokens), jnp.asarray(counts), state, self.tell)
+        texts = tuple(np.concatenate(pair) for pair in zip(session.tokens, rows, strict=True))
+        return Session(state, texts, session.max_seq_len)
+
+    def _check_room(self, session: Session, more: Sequence[int]) -> None:
+        needed = max((len(row) + new for row, new in zip(session.tokens, more, strict=True)), default=0)
+        if needed > session.max_seq_len and not cache_is_unbounded(self.model, session.max_seq_len):
+            raise ValueError(
+                f"This session has room for documents of {session.max_seq_len} tokens, and one would have {needed}. "
+                "Start it with a larger room."
+            )
