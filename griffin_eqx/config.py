@@ -70,6 +70,8 @@ class DataConfig(_Base, frozen=True):
       task: What is predicted: a task's name, with options as a block of a pattern has them. `griffin tasks`
         lists them.
       corpus: The text, for tasks of text: `shakespeare`, `shakespeare-1m`, `pysource` or `file:PATH`.
+      tokenizer: What cuts the text into tokens: `bytes`, or `file:PATH` of a Hugging Face tokenizer.json or a
+        SentencePiece *.model. The run keeps a copy of the file.
       seq_len: Tokens in a row of a batch.
       batch_size: Rows in a batch.
       carry: Continue documents across batches: the cache is handed on, gradients stop at its border.
@@ -79,6 +81,7 @@ class DataConfig(_Base, frozen=True):
 
     task: str = "text"
     corpus: str = "shakespeare"
+    tokenizer: str = "bytes"
     seq_len: Positive = 256
     batch_size: Positive = 8
     carry: bool = False
@@ -148,6 +151,10 @@ class TrainConfig(_Base, frozen=True):
     max_skipped: Natural = 5
 
 
+_LATER = {"data": ("tokenizer",)}
+"""Keys that are younger than runs named by a digest. At their defaults they are left out of it."""
+
+
 class Config(_Base, frozen=True):
     """Everything that decides the result of a run."""
 
@@ -159,7 +166,16 @@ class Config(_Base, frozen=True):
     @property
     def digest(self) -> str:
         """The first 8 hexadecimal digits of the SHA-256 of the resolved configuration."""
-        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:8]
+        sections = {name: _without_later_defaults(getattr(self, name), keys) for name, keys in _LATER.items()}
+        named = msgspec.structs.replace(self, **sections)
+        return hashlib.sha256(msgspec.json.encode(named, order="deterministic")).hexdigest()[:8]
+
+
+def _without_later_defaults(section: _Base, keys: tuple[str, ...]) -> _Base:
+    usual = type(section)()
+    # msgspec writes nothing for a field that is UNSET.
+    unset = {key: msgspec.UNSET for key in keys if getattr(section, key) == getattr(usual, key)}
+    return msgspec.structs.replace(section, **unset)
 
 
 def dumps(config: Config) -> str:

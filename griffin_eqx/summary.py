@@ -54,12 +54,12 @@ class ModelSummary:
 
 
 def with_vocabulary(config: Config) -> Config:
-    """The configuration with the byte tokenizer's vocabulary where it names none."""
+    """The configuration with its tokenizer's vocabulary where it names none."""
     if config.model.vocab_size is not None:
         return config
-    from griffin_eqx.data.tokenizer import ByteTokenizer
+    from griffin_eqx.data import open_tokenizer
 
-    model = msgspec.structs.replace(config.model, vocab_size=ByteTokenizer().vocab_size)
+    model = msgspec.structs.replace(config.model, vocab_size=open_tokenizer(config.data.tokenizer).vocab_size)
     return msgspec.structs.replace(config, model=model)
 
 
@@ -67,12 +67,13 @@ def describe(config: Config, *, seq_len: int | None = None) -> ModelSummary:
     """Counts layers, parameters, FLOPs and caches of a model.
 
     Args:
-      config: The configuration. Without a vocabulary size, the byte tokenizer's is taken.
+      config: The configuration. Without a vocabulary size, that of `data.tokenizer` is taken.
       seq_len: Tokens of the sequence that FLOPs and caches are for; `config.data.seq_len` when None.
 
     Raises:
       PatternError: If a block or option of the pattern is wrong.
       ConfigError: If anything else of the configuration is.
+      DataError: If its tokenizer cannot be read.
     """
     config = with_vocabulary(config)
     seq_len = config.data.seq_len if seq_len is None else seq_len

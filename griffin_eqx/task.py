@@ -88,7 +88,7 @@ class AbstractTask(abc.ABC):
         """
 
     @classmethod
-    def tokenizer(cls, options: Any) -> Tokenizer | None:
+    def tokenizer(cls, options: Any, data: DataConfig) -> Tokenizer | None:
         """What turns text into this task's tokens; None where they are no text.
 
         With one, a finished run leaves a sample of text, and `griffin sample` writes more. It is asked for
@@ -96,6 +96,10 @@ class AbstractTask(abc.ABC):
 
         Args:
           options: An instance of `cls.Options`.
+          data: Which one, where there is a choice: `data.tokenizer`.
+
+        Raises:
+          DataError: If it cannot be opened.
         """
         return None
 

@@ -77,6 +77,12 @@ def test_presets_are_told_apart_by_their_digest():
     assert len({presets.preset(name).digest for name in presets.names()}) == len(presets.names())
 
 
+def test_a_digest_outlives_keys_that_came_later():
+    # Runs are found by it: what a version before `data.tokenizer` called this configuration.
+    assert Config().digest == "b6c444ea"
+    assert from_tree({"data": {"tokenizer": "file:t.json"}}).digest != Config().digest
+
+
 def test_an_unknown_preset_is_refused_with_the_nearest():
     with pytest.raises(ConfigError) as caught:
         presets.preset("grifin-7b")

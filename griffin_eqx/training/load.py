@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import equinox as eqx
 import jax
+import msgspec
 
 from griffin_eqx import tasks
 from griffin_eqx.config import Config, load_file
@@ -15,7 +16,7 @@ from griffin_eqx.interop.weights import to_model
 from griffin_eqx.model import LanguageModel
 from griffin_eqx.nn import Policy
 from griffin_eqx.training import checkpoints
-from griffin_eqx.training.run_directory import CHECKPOINTS, CONFIG, find
+from griffin_eqx.training.run_directory import CHECKPOINTS, CONFIG, find, with_kept_tokenizer
 
 
 class Loaded(NamedTuple):
@@ -72,7 +73,8 @@ def load(run_dir: str | Path, *, which: Literal["best", "last"] = "best") -> Loa
         lambda: LanguageModel.init(config.model, policy=policy, key=jax.random.key(0))
     )
     restored = checkpoints.restore(folder, step, {"model": template}, config.model)
-    return Loaded(restored["model"], _task_tokenizer(config), config, step)
+    kept = msgspec.structs.replace(config, data=with_kept_tokenizer(config.data, path))
+    return Loaded(restored["model"], _task_tokenizer(kept), config, step)
 
 
 def _load_weights(path: str | Path) -> Loaded:
@@ -86,4 +88,4 @@ def _load_weights(path: str | Path) -> Loaded:
 
 def _task_tokenizer(config: Config) -> Tokenizer | None:
     task, options = tasks.choose(config.data.task)
-    return task.tokenizer(options)
+    return task.tokenizer(options, config.data)

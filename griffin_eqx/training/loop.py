@@ -107,13 +107,16 @@ def train(
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     config = config or presets.preset(presets.DEFAULT)
-    task = tasks.init(config.data.task, config.data)
+    at_hand = config.data
+    if run_dir is not None or name is not None:
+        at_hand = layout.with_tokenizer_at_hand(at_hand, layout.place(config, run_dir=run_dir, name=name))
+    task = tasks.init(config.data.task, at_hand)
     config = resolve(config, task)
     path = layout.place(config, run_dir=run_dir, name=name)
-    data = _Data(config, task)
+    data = _Data(config, task, task.tokenizer(tasks.choose(config.data.task).options, at_hand))
     with (
         asked_to_stop() as asked,
-        layout.claimed(path, config, environment(config, task)),
+        layout.claimed(path, config, environment(config, task), data.tokenizer and data.tokenizer.file),
         Progress(config.train.steps, quiet=quiet) as progress,
         Checkpoints(path / layout.CHECKPOINTS, keep=config.train.keep_checkpoints) as saved,
     ):
@@ -125,9 +128,9 @@ def train(
 class _Data:
     """What a run's task gives, batches on the device."""
 
-    def __init__(self, config: Config, task: AbstractTask):
+    def __init__(self, config: Config, task: AbstractTask, tokenizer: Tokenizer | None):
         self.task = task
-        self.tokenizer = task.tokenizer(tasks.choose(config.data.task).options)
+        self.tokenizer = tokenizer
         self._seed = config.train.seed
         self._none_continues = jnp.zeros(config.data.batch_size, bool)
         # Both before training starts: text may be too short for the longest rows.

@@ -7,6 +7,7 @@ checkpoints/    the newest ones and the best (`checkpoints.py`)
 samples/        text, one file a step, where the task has text
 outcome.jsonl   what a finished run came to (`outcome.py`), with `train.final_test`
 env.json        versions, devices, commit, digest of the data
+tokenizer.json  a copy of the tokenizer's file, or tokenizer.model, where it has one
 ```
 """
 
@@ -22,7 +23,9 @@ from typing import Any
 import msgspec
 
 from griffin_eqx import presets
-from griffin_eqx.config import Config, ModelConfig, dumps, load_file
+from griffin_eqx.config import Config, DataConfig, ModelConfig, dumps, load_file
+from griffin_eqx.data import TokenizerFile
+from griffin_eqx.data.tokenizers import HUGGING_FACE, SENTENCEPIECE
 from griffin_eqx.errors import RunError
 from griffin_eqx.pattern import Pattern
 from griffin_eqx.training.differences import differences
@@ -38,9 +41,12 @@ CONFIG, METRICS, CHECKPOINTS, SAMPLES, ENV = (
     "env.json",
 )
 PROFILE, LOCK, OUTCOME, FAILURE = "profile", ".lock", "outcome.jsonl", "failure.json"
-_OURS = (CONFIG, METRICS, CHECKPOINTS, SAMPLES, ENV, PROFILE, LOCK, OUTCOME, FAILURE)
+_TOKENIZERS = (HUGGING_FACE, SENTENCEPIECE)
+_OURS = (CONFIG, METRICS, CHECKPOINTS, SAMPLES, ENV, PROFILE, LOCK, OUTCOME, FAILURE, *_TOKENIZERS)
 # What `replace_file` may leave.
-_UNFINISHED = re.compile(r"\.(config\.toml|(metrics|outcome)\.jsonl|(env|failure)\.json)\.new")
+_UNFINISHED = re.compile(
+    r"\.(config\.toml|(metrics|outcome)\.jsonl|(env|failure|tokenizer)\.json|tokenizer\.model)\.new"
+)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]{0,99}")
 
 
@@ -95,13 +101,16 @@ def find(run_dir: str | Path) -> Path:
 
 
 @contextmanager
-def claimed(path: Path, config: Config, facts: dict[str, Any]) -> Iterator[Path]:
+def claimed(
+    path: Path, config: Config, facts: dict[str, Any], tokenizer: TokenizerFile | None = None
+) -> Iterator[Path]:
     """Makes the directory, or takes it up again, and keeps every other process out until the block ends.
 
     Args:
       path: Where; parents are made.
       config: The resolved configuration.
       facts: What goes into `env.json`.
+      tokenizer: The tokenizer's file, to be copied.
 
     Raises:
       RunError: If another process trains there, it holds another configuration or other files, the data has
@@ -130,7 +139,7 @@ def claimed(path: Path, config: Config, facts: dict[str, Any]) -> Iterator[Path]
         raise RunError(f"The run directory cannot be written to.\n  {path}\n  {error.strerror}.") from error
     with lock:
         _hold(lock, path)
-        _settle(path, config, facts)
+        _settle(path, config, facts, tokenizer)
         yield path
 
 
@@ -150,7 +159,7 @@ def _hold(lock: Any, path: Path) -> None:
     lock.flush()
 
 
-def _settle(path: Path, config: Config, facts: dict[str, Any]) -> None:
+def _settle(path: Path, config: Config, facts: dict[str, Any], tokenizer: TokenizerFile | None) -> None:
     """Writes configuration and facts, or compares them with those that are there."""
     if (path / CONFIG).exists():
         if changed := differences(load_file(path / CONFIG), config):
@@ -162,6 +171,8 @@ def _settle(path: Path, config: Config, facts: dict[str, Any]) -> None:
         _same_data(path, config, facts)
     else:
         replace_file(path / ENV, (json.dumps(facts, indent=2) + "\n").encode())
+        if tokenizer is not None:
+            replace_file(path / tokenizer.name, tokenizer.content)
         replace_file(path / CONFIG, dumps(config).encode())
     for name in (CHECKPOINTS, SAMPLES):
         (path / name).mkdir(exist_ok=True)
@@ -169,19 +180,46 @@ def _settle(path: Path, config: Config, facts: dict[str, Any]) -> None:
 
 def _same_data(path: Path, config: Config, facts: dict[str, Any]) -> None:
     try:
-        there = json.loads((path / ENV).read_text(encoding="utf-8"))["data"]["digest"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        data = json.loads((path / ENV).read_text(encoding="utf-8"))["data"]
+        there, tokenizer = data["digest"], data.get("tokenizer", {}).get("digest")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
             f"{ENV} cannot be read, so it is unknown whether the data is still the same.\n"
             f"  {path / ENV}: {type(error).__name__}\n  Copy it again, or start in another directory."
         ) from None
-    if there != facts["data"]["digest"]:
-        of = facts["data"].get("corpus", config.data.task)
-        raise RunError(
-            f"The data of {of!r} has changed since the run began: its digest was "
-            f"{there[:12]} and is {facts['data']['digest'][:12]}.\n"
-            f"  {path}\n  Bring the old data back, or start in another directory."
-        )
+    for what, old, new in (
+        (facts["data"].get("corpus", config.data.task), there, facts["data"]["digest"]),
+        (config.data.tokenizer, tokenizer, facts["data"].get("tokenizer", {}).get("digest")),
+    ):
+        if old != new:
+            raise RunError(
+                f"The data of {what!r} has changed since the run began: its digest was "
+                f"{str(old)[:12]} and is {str(new)[:12]}.\n"
+                f"  {path}\n  Bring the old data back, or start in another directory."
+            )
+
+
+def kept_tokenizer(path: Path) -> Path | None:
+    """The copy of the tokenizer's file in a run directory; None where there is none."""
+    return next((path / name for name in _TOKENIZERS if (path / name).is_file()), None)
+
+
+def with_kept_tokenizer(data: DataConfig, path: Path) -> DataConfig:
+    """The same with the run's copy of the tokenizer, where it has one."""
+    kept = kept_tokenizer(path)
+    return data if kept is None else msgspec.structs.replace(data, tokenizer=f"file:{kept}")
+
+
+def with_tokenizer_at_hand(data: DataConfig, path: Path) -> DataConfig:
+    """The same with the run's copy of the tokenizer where the file that it names is gone, as in a copied run."""
+    file = data.tokenizer.removeprefix("file:")
+    if file == data.tokenizer:
+        return data
+    try:
+        there = Path(file).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        there = True  # what is wrong with it is said where it is opened
+    return data if there else with_kept_tokenizer(data, path)
 
 
 def replace_file(path: Path, text: bytes) -> None:

@@ -68,7 +68,7 @@ def test_fourteen_billion_parameters_take_no_time_and_no_room():
     assert "13 x (rg_lru rg_lru local_mqa)  rg_lru" in out
 
 
-def test_the_vocabulary_is_the_byte_tokenizers_unless_it_is_named():
+def test_the_vocabulary_is_the_tokenizers_unless_it_is_named():
     assert gx.describe(gx.preset("hawk-tiny")).vocab_size == 257
     assert gx.describe(gx.preset("hawk-100m")).vocab_size == 32_000
 

@@ -10,7 +10,6 @@ from jaxtyping import Bool, Integer
 from griffin_eqx.config import DataConfig
 from griffin_eqx.data import (
     Batch,
-    ByteTokenizer,
     Corpus,
     DataError,
     EvalLoader,
@@ -19,6 +18,7 @@ from griffin_eqx.data import (
     TrainLoader,
     encode_documents,
     load_corpus,
+    open_tokenizer,
 )
 from griffin_eqx.task import AbstractTask, EvalSet, Metric, Split
 
@@ -29,7 +29,7 @@ class TextOptions:
 
 
 class TextTask(AbstractTask):
-    """Every token of `data.corpus` from those before it, as bytes.
+    """Every token of `data.corpus` from those before it, bytes or those of `data.tokenizer`.
 
     The sets of a split are the same text, cut into rows of `data.seq_len` and of each of `data.eval_lengths`, so
     that losses by position compare: a longer row has more of it before each token. With `data.carry` rows go on
@@ -42,26 +42,31 @@ class TextTask(AbstractTask):
     Options = TextOptions
     metric: ClassVar[Metric] = "bits_per_byte"
 
-    def __init__(self, data: DataConfig, corpus: Corpus):
+    def __init__(self, data: DataConfig, corpus: Corpus, tokenizer: Tokenizer):
         self._data = data
         self._corpus = corpus
-        self._tokenizer = ByteTokenizer()
+        self._tokenizer = tokenizer
         self._stream = functools.cache(self._encoded)
         self._loader = functools.lru_cache(maxsize=8)(self._loaded)
 
     @classmethod
     def init(cls, options: TextOptions, data: DataConfig) -> "TextTask":
-        """Loads the corpus.
+        """Opens the tokenizer and loads the corpus.
 
         Raises:
-          DataError: If its text is missing or too short.
+          DataError: If the tokenizer cannot be read, or the text is missing or too short.
         """
-        return cls(data, load_corpus(data.corpus))
+        tokenizer = cls.tokenizer(options, data)
+        return cls(data, load_corpus(data.corpus), tokenizer)
 
     @classmethod
-    def tokenizer(cls, options: TextOptions) -> Tokenizer:
-        """Bytes."""
-        return ByteTokenizer()
+    def tokenizer(cls, options: TextOptions, data: DataConfig) -> Tokenizer:
+        """`data.tokenizer`.
+
+        Raises:
+          DataError: If its file cannot be read.
+        """
+        return open_tokenizer(data.tokenizer)
 
     @property
     def vocab_size(self) -> int:
