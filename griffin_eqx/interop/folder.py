@@ -89,7 +89,10 @@ def read(path: str | Path) -> Weights:
     """
     path = Path(path)
     description = _describe(path / DESCRIPTION)
-    config = load_file(path / CONFIG)
+    try:
+        config = load_file(path / CONFIG)
+    except PatternError as error:
+        raise ConfigError(f"{path / CONFIG}: {error}") from None
     if changed := differences(description.model, config.model, prefix="model."):
         raise WeightsError(
             f"{CONFIG} is not the one that the weights were written with.\n  {path}\n"
