@@ -1,7 +1,9 @@
 """The engine: a model made ready to read prompts and to write, for many prompts at once."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from griffin_eqx.model import LanguageModel
-from griffin_eqx.sampling import programs
+from griffin_eqx.sampling import beams as search
+from griffin_eqx.sampling import programs, snapshot
 from griffin_eqx.sampling.decoding_model import unstacked
 from griffin_eqx.sampling.prompts import Rows, as_rows, as_seeds, as_stops, bucket
 from griffin_eqx.sampling.samplers import Sampling
@@ -26,12 +29,14 @@ class Written:
     Attributes:
       tokens: The new tokens of each row, without the stop token.
       log_probabilities: Of each in nats, in the model's own distribution: before temperature, penalty or filters.
+      totals: The log-probability of each row's new text in nats, that of its stop token included.
       finished: Whether the row has met a stop token.
       session: To go on from. A row that has met a stop token stands before it.
     """
 
     tokens: list[list[int]]
     log_probabilities: list[list[float]]
+    totals: list[float]
     finished: list[bool]
     session: Session
 
@@ -164,6 +169,128 @@ class Engine:
         self._check_room(session, [max_new_tokens] * len(session))
         return self._pieces(session, max_new_tokens, sampling, stops, seeds, pace or (lambda: PIECE))
 
+    def beam_search(
+        self,
+        session: Session,
+        max_new_tokens: int = 256,
+        beams: int = 4,
+        *,
+        stop: int | Sequence[int] | None = None,
+        length_penalty: float | int = 1.0,
+    ) -> list[Written]:
+        """Searches for the likeliest continuations, for each row of a session apart.
+
+        Texts are ranked by their log-probability over `length**length_penalty`, stop token and its place in the length
+        included. A text that has met a stop token stays in its place until something better comes.
+
+        Args:
+          session: Where to go on from; it stays as it is.
+          max_new_tokens: Tokens to write at most.
+          beams: Texts that are kept.
+          stop: The token or tokens that end a text.
+          length_penalty: 0 ranks by the whole text's log-probability, 1 by that of a token.
+
+        Returns:
+          For each row of the session its texts as rows, best first; fewer than `beams` where there are no more.
+
+        Raises:
+          ValueError: If a number is out of range, or the cache has no room.
+        """
+        if max_new_tokens < 0:
+            raise ValueError(f"{max_new_tokens=} must not be negative.")
+        if beams < 1:
+            raise ValueError(f"{beams=} must be at least 1.")
+        self._check_room(session, [max_new_tokens] * len(session))
+        how = search.Search(
+            jnp.asarray(as_stops(stop)),
+            jnp.asarray(max_new_tokens, jnp.int32),
+            jnp.asarray(length_penalty, jnp.float32),
+        )
+        return [self._search(session, row, how, beams, bucket(max_new_tokens)) for row in range(len(session))]
+
+    def _search(self, session: Session, row: int, how: search.Search, beams: int, room: int) -> Written:
+        places = session.take([row] * beams)
+        found = search.search(self.model, how, search.first_beams(places.state, beams, room), self.tell)
+        tokens, scores, counts, totals, done = jax.device_get(
+            (found.tokens, found.log_probabilities, found.counts, found.totals, found.done)
+        )
+        there = np.flatnonzero(np.isfinite(totals))
+        new = [tokens[i, : counts[i]] for i in there]
+        texts = tuple(np.concatenate([session.tokens[row], text]) for text in new)
+        found_all = Session(found.state, (*texts, *places.tokens[len(there) :]), session.max_seq_len)
+        return Written(
+            [text.tolist() for text in new],
+            [scores[i, : counts[i]].tolist() for i in there],
+            totals[there].tolist(),
+            done[there].tolist(),
+            found_all if len(there) == beams else found_all.take(range(len(there))),
+        )
+
+    def best_of(
+        self,
+        session: Session,
+        n: int,
+        max_new_tokens: int = 256,
+        sampling: Sampling | None = None,
+        *,
+        stop: int | Sequence[int] | None = None,
+        seed: int = 0,
+        length_penalty: float | int = 1.0,
+    ) -> Written:
+        """Writes `n` texts for each row of a session, forked from it, and keeps the best of each.
+
+        Args:
+          session: As in `write`.
+          n: Texts for each row.
+          max_new_tokens: As in `write`.
+          sampling: As in `write`.
+          stop: As in `write`.
+          seed: Counted up over all texts.
+          length_penalty: As in `beam_search`; what is compared is the model's own log-probability.
+
+        Raises:
+          ValueError: If a number is out of range, or the cache has no room.
+        """
+        if n < 1:
+            raise ValueError(f"{n=} must be at least 1.")
+        forks = session.take([row for row in range(len(session)) for _ in range(n)])
+        written = self.write(forks, max_new_tokens, sampling, stop=stop, seed=seed)
+        lengths = [len(row) + done for row, done in zip(written.tokens, written.finished, strict=True)]
+        ranks = np.array(written.totals) / np.maximum(lengths, 1) ** float(length_penalty)
+        best = [i + int(np.argmax(ranks[i : i + n])) for i in range(0, len(forks), n)]
+
+        def chosen(values: list) -> list:
+            return [values[i] for i in best]
+
+        return Written(
+            chosen(written.tokens),
+            chosen(written.log_probabilities),
+            chosen(written.totals),
+            chosen(written.finished),
+            written.session.take(best),
+        )
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of the model: what a saved session is bound to. Reads all weights once."""
+        return snapshot.model_digest(self.model)
+
+    def save(self, session: Session, path: str | Path) -> None:
+        """Saves a session as one safetensors file; a file that is there is replaced.
+
+        Raises:
+          CheckpointError: If it cannot be written.
+        """
+        snapshot.save(session, path, self.digest)
+
+    def load(self, path: str | Path) -> Session:
+        """Reads a session back: nothing of the text is read again.
+
+        Raises:
+          CheckpointError: If it is no session, is damaged, of a later version, or of another model.
+        """
+        return snapshot.load(path, self.model, self.digest)
+
     def _pieces(self, session, left, sampling, stops, seeds, pace) -> Iterator[Written]:
         if left == 0 or not len(session):
             return
@@ -175,7 +302,7 @@ class Engine:
             seen = jnp.asarray(seen)
         sampler = sampling.compiled()
         progress = programs.Progress(copied(session.state), seen, jnp.zeros(len(session), bool))
-        texts = session.tokens
+        texts, finished = session.tokens, np.zeros(len(session), bool)
         while left:
             limit = max(1, min(pace(), left, PIECE))
             order = programs.Order(sampler, seeds, stops, jnp.asarray(limit, jnp.int32), PIECE)
@@ -184,10 +311,15 @@ class Engine:
                 (piece.tokens, piece.log_probabilities, piece.counts, progress.done)
             )
             new = [row[:count] for row, count in zip(tokens, counts, strict=True)]
+            # The stop token stands behind what counts.
+            judged = counts + (done & ~finished)
+            totals = [float(row[:count].sum()) for row, count in zip(scores, judged, strict=True)]
+            finished = done
             texts = tuple(np.concatenate(pair) for pair in zip(texts, new, strict=True))
             yield Written(
                 [row.tolist() for row in new],
                 [row[:count].tolist() for row, count in zip(scores, counts, strict=True)],
+                totals,
                 done.tolist(),
                 Session(progress.state, texts, session.max_seq_len),
             )
@@ -199,12 +331,14 @@ class Engine:
         """All pieces as one."""
         tokens: list[list[int]] = [[] for _ in session.tokens]
         scores: list[list[float]] = [[] for _ in session.tokens]
-        last = Written(tokens, scores, [False] * len(session), session)
+        totals = [0.0] * len(session)
+        last = Written(tokens, scores, totals, [False] * len(session), session)
         for last in pieces:
             for i in range(len(session)):
                 tokens[i] += last.tokens[i]
                 scores[i] += last.log_probabilities[i]
-        return Written(tokens, scores, last.finished, last.session)
+                totals[i] += last.totals[i]
+        return Written(tokens, scores, totals, last.finished, last.session)
 
     def _read(self, session: Session, rows: Rows, state: State) -> Session:
         """Reads on into `state`, which is given away."""
