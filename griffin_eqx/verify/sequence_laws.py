@@ -4,7 +4,7 @@ import numpy as np
 
 from griffin_eqx.verify.comparison import assert_close, assert_finite, tolerance
 from griffin_eqx.verify.law import Law
-from griffin_eqx.verify.strategies import ROW, Case, Chunk, cut_rows, seeds, whole_rows
+from griffin_eqx.verify.strategies import HUGE, ROW, Case, Chunk, cut_rows, seeds, whole_rows
 from griffin_eqx.verify.subject import (
     PROBE,
     Subject,
@@ -187,7 +187,8 @@ def _padding(subject: Subject, case: Case) -> None:
     then = (after, continuation(next_position(positions)), dprobe)
     for cache in (None, empty_cache(block)):
         results = []
-        scale = case.padding or 1.0
+        # Zeros are what it is compared with. In their place what only infinite intermediate values show.
+        scale = case.padding or HUGE
         # Also another amount of it: a mistake that always takes in as much padding would compare as equal.
         for padding, bucket in ((0.0, ROW), (scale, ROW + PROBE)):
             given = chunk(x, positions, bucket, rng, padding)

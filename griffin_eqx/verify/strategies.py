@@ -23,8 +23,11 @@ START = 5
 seeds = st.integers(0, 2**32 - 1)
 """Seeds of the random arrays of a case."""
 
-paddings = st.sampled_from((0.0, 1.0, 1e3, 1e30))
-"""Scales of the values at padding: any finite value is allowed there, and squares of 1e30 overflow."""
+HUGE = 1e30
+"""A scale whose squares overflow."""
+
+paddings = st.sampled_from((0.0, 1.0, 1e3, HUGE))
+"""Scales of the values at padding: any finite value is allowed there."""
 
 
 @dataclasses.dataclass(frozen=True)
