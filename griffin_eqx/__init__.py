@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from griffin_eqx.errors import ConfigError as ConfigError
     from griffin_eqx.errors import GriffinError as GriffinError
     from griffin_eqx.errors import OptionError as OptionError
+    from griffin_eqx.evaluation.evaluate import Evaluation as Evaluation
+    from griffin_eqx.evaluation.evaluate import evaluate as evaluate
     from griffin_eqx.model import LanguageModel as LanguageModel
     from griffin_eqx.model import capture as capture
     from griffin_eqx.pattern import Pattern as Pattern
@@ -52,6 +54,7 @@ _HOMES = {
     "Dims": "block",
     "Engine": "sampling.engine",
     "EvalSet": "task",
+    "Evaluation": "evaluation.evaluate",
     "GriffinError": "errors",
     "LanguageModel": "model",
     "Loaded": "training.load",
@@ -65,6 +68,7 @@ _HOMES = {
     "capture": "model",
     "check_block": "verify",
     "describe": "summary",
+    "evaluate": "evaluation.evaluate",
     "generate": "sampling.generate",
     "law_tests": "verify",
     "load": "training.load",
@@ -88,6 +92,7 @@ __all__ = [
     "Dims",
     "Engine",
     "EvalSet",
+    "Evaluation",
     "GriffinError",
     "LanguageModel",
     "Loaded",
@@ -101,6 +106,7 @@ __all__ = [
     "capture",
     "check_block",
     "describe",
+    "evaluate",
     "generate",
     "law_tests",
     "load",

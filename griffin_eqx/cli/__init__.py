@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train a model; the same command again goes on with it",
     "ablate": "compare variants of a model on tasks, matched in size, over seeds, with a report",
     "sample": "write text with a trained model",
+    "eval": "judge a trained model on a corpus, a file or its task",
     "info": "show layers, parameters, FLOPs and caches of a model, before it is built",
     "report": "tell what an ablation came to: page, Markdown, CSV, figures",
     "blocks": "list the temporal-mixing blocks that a pattern can name",

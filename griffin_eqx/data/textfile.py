@@ -33,7 +33,7 @@ def load_file(name: str, path: str) -> Corpus:
       DataError: If there is nothing there, or less than 100 bytes or more than 2 GiB of text, or it cannot be
         read or unpacked.
     """
-    documents = _read_all(path)
+    documents = read_documents(path)
     total = sum(len(document.text) for document in documents)
     if total < MIN_BYTES:
         raise DataError(
@@ -52,7 +52,12 @@ def load_file(name: str, path: str) -> Corpus:
     return Corpus(name, splits, {"path": path, "documents": str(len(documents)), "bytes": str(total)})
 
 
-def _read_all(path: str) -> list[Document]:
+def read_documents(path: str) -> list[Document]:
+    """Reads a text file, or every file of a folder and the folders in it, as `load_file` does, without splits.
+
+    Raises:
+      DataError: If there is nothing there, or more than 2 GiB of text, or it cannot be read or unpacked.
+    """
     if not path:
         raise DataError("No path is given.", where="after file:", hint="Give a file or a folder, file:PATH.")
     root = Path(os.path.expanduser(path))

@@ -16,6 +16,9 @@ from griffin_eqx.task import EvalSet, Split
 from griffin_eqx.training.objective import TokenBatch, evaluate_batch, init_batch_cache
 from griffin_eqx.training.outcome import Bucket, SetOutcome
 
+Watch = Callable[[int, int], None]
+"""Told how far an evaluation is: batches judged, and how many there are."""
+
 CountBytes = Callable[[Integer[np.ndarray, "batch seq_len"]], int]
 """How many bytes of text the targets of a batch stand for (`AbstractTask.num_bytes`)."""
 
@@ -27,6 +30,7 @@ def evaluate(
     split: Split,
     num_bytes: CountBytes,
     carry_max_seq_len: int,
+    watch: Watch | None = None,
 ) -> SetOutcome:
     """Reads every batch of a set.
 
@@ -36,6 +40,7 @@ def evaluate(
       split: The split that it is of.
       num_bytes: Counts the bytes of text among targets.
       carry_max_seq_len: The longest document that a carried cache must hold.
+      watch: Told of each batch.
 
     Returns:
       All measures; sums are float64, in a fixed order. Its `tokens_per_second` leaves out the first batch, which
@@ -47,6 +52,8 @@ def evaluate(
         sums.add(batch.targets, nll, predicted, num_bytes(batch.targets))
         if sums.batches == 1:
             compiled = time.monotonic()
+        if watch is not None:
+            watch(sums.batches, examined.num_batches)
     now = time.monotonic()
     timed = {"seconds": now - started}
     if sums.batches > 1:

@@ -11,8 +11,6 @@ from griffin_eqx.config import DataConfig
 from griffin_eqx.data import (
     Batch,
     Corpus,
-    DataError,
-    EvalLoader,
     Tokenizer,
     TokenStream,
     TrainLoader,
@@ -21,6 +19,7 @@ from griffin_eqx.data import (
     open_tokenizer,
 )
 from griffin_eqx.task import AbstractTask, EvalSet, Metric, Split
+from griffin_eqx.text_sets import text_sets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,23 +94,8 @@ class TextTask(AbstractTask):
         Raises:
           DataError: If the text is shorter than such a row.
         """
-        lengths = dict.fromkeys((self._data.seq_len, *self._data.eval_lengths))
-        return tuple(self._eval_set(split, max_tokens, length) for length in lengths)
-
-    def _eval_set(self, split: Split, max_tokens: int | None, seq_len: int) -> EvalSet:
-        data, stream = self._data, self._stream(split)
-        longer = seq_len > data.seq_len
-        # As many tokens a batch, so that long rows need no more memory.
-        rows = data.batch_size if not longer else max(1, data.batch_size * data.seq_len // seq_len)
-        known = min(len(stream), max_tokens or len(stream))
-        if longer and known <= seq_len:
-            raise DataError(
-                f"There is too little text for data.eval_lengths={seq_len}: {known} tokens.",
-                where=f"in the {split} split, of which train.eval_tokens are read",
-                hint="Leave that length out, raise train.eval_tokens, or give more text.",
-            )
-        loader = EvalLoader(stream, seq_len=seq_len, batch_size=rows, max_tokens=max_tokens, carry=data.carry)
-        return EvalSet(f"length {seq_len}", seq_len, len(loader), loader.batch, carry=data.carry)
+        where = f"in the {split} split, of which train.eval_tokens are read"
+        return text_sets(self._stream(split), self._data, where=where, max_tokens=max_tokens)
 
     @property
     def digest(self) -> str:
