@@ -1,12 +1,127 @@
-"""From one folder to another."""
+"""From one folder to another: any format that can be read here into any that can be written."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
-from griffin_eqx.config import Config
-from griffin_eqx.interop import folder
+import jax.numpy as jnp
+
+from griffin_eqx import presets
+from griffin_eqx.config import Config, ModelConfig, load_file
+from griffin_eqx.errors import WeightsError
+from griffin_eqx.interop import deepmind, folder, hugging_face
+from griffin_eqx.interop.foreign import cast
 from griffin_eqx.interop.place import new_folder
-from griffin_eqx.interop.weights import of_model
+from griffin_eqx.interop.weights import Weights, of_model
 from griffin_eqx.model import LanguageModel
+
+To = Literal["griffin", "hf", "deepmind", "deepmind-torch"]
+Window = Literal["trained", "hf"]
+Dtype = Literal["f32", "bf16", "f16"]
+Progress = Callable[[str, int], None]
+
+_DTYPES: dict[str, Any] = {"f32": jnp.float32, "bf16": jnp.bfloat16, "f16": jnp.float16}
+
+
+def open_weights(
+    source: str | Path,
+    *,
+    window: Window | None = None,
+    dtype: Dtype | None = None,
+    like: str | ModelConfig | None = None,
+    which: Literal["best", "last"] = "best",
+) -> Weights:
+    """Opens a folder of weights, whoever wrote it; tensors are read when they are asked for.
+
+    Args:
+      source: A run directory (or `latest`), a folder of ours, of Hugging Face's or of DeepMind's.
+      window: How a window of Hugging Face's is read; see `hugging_face.read`.
+      dtype: Which dtype to have the weights in; as they are when None.
+      like: For DeepMind's folders, a preset or TOML file with the window, soft cap and embedding scale.
+      which: Which checkpoint of a run; see `gx.load`.
+
+    Raises:
+      WeightsError: If there is no such folder, or it is damaged or incomplete.
+      GriffinError: As `gx.load` for a run directory.
+    """
+    wanted = None if dtype is None else _DTYPES[dtype]
+    path = Path(source)
+    if folder.is_weights(path):
+        weights = folder.read(path)
+    elif hugging_face.is_hugging_face(path):
+        return hugging_face.read(path, window=window, dtype=wanted)
+    elif str(source) == "latest" or (path / "config.toml").is_file():
+        from griffin_eqx.training.load import load
+
+        loaded = load(source, which=which)
+        weights = of_model(loaded.model, loaded.config, step=loaded.step)
+    elif path.is_dir() and (deepmind.orbax_folder(path) is not None or deepmind.is_torch(path)):
+        return deepmind.read(path, like=_like(like), dtype=wanted)
+    else:
+        raise WeightsError(
+            f"There are no weights that can be read.\n  {str(source)!r}\n  Name a run directory, a folder that "
+            "`griffin convert` wrote, one of Hugging Face's (config.json and safetensors), or DeepMind's Orbax folder."
+        )
+    return weights if wanted is None else cast(weights, wanted)
+
+
+def convert(
+    source: str | Path,
+    path: str | Path,
+    *,
+    to: To,
+    window: Window | None = None,
+    dtype: Dtype | None = None,
+    like: str | ModelConfig | None = None,
+    which: Literal["best", "last"] = "best",
+    overwrite: bool = False,
+    progress: Progress = lambda name, nbytes: None,
+) -> Path:
+    """Writes the weights in one folder into another, in another format; what `griffin convert` does.
+
+    Memory holds one tensor at a time, except that a run's checkpoint and an Orbax folder to be written are whole in it.
+
+    Args:
+      source: As `open_weights`.
+      path: The new folder. It appears when it is complete.
+      to: Its format.
+      window: How Hugging Face's window is read or written; see `hugging_face.read` and `hugging_face.write`.
+      dtype: Which dtype to write; as they are when None.
+      like: As `open_weights`.
+      which: As `open_weights`.
+      overwrite: Whether weights that are there are replaced.
+      progress: Told the name and bytes of each tensor written.
+
+    Returns:
+      The new folder.
+
+    Raises:
+      WeightsError: If the source cannot be read, or the format cannot hold the model.
+    """
+    weights = open_weights(source, window=window, dtype=dtype, like=like, which=which)
+    write(weights, path, to=to, window=window, dtype=dtype, overwrite=overwrite, progress=progress)
+    return Path(path)
+
+
+def write(
+    weights: Weights,
+    path: str | Path,
+    *,
+    to: To,
+    window: Window | None = None,
+    dtype: Dtype | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda name, nbytes: None,
+) -> None:
+    """Writes weights into a new folder; see `convert`."""
+    wanted = None if dtype is None else _DTYPES[dtype]
+    with new_folder(Path(path), overwrite=overwrite) as there:
+        if to == "griffin":
+            folder.write(weights if wanted is None else cast(weights, wanted), there, progress=progress)
+        elif to == "hf":
+            hugging_face.write(weights, there, window=window, dtype=wanted, progress=progress)
+        else:
+            deepmind.write(weights, there, torch=to == "deepmind-torch", dtype=wanted, progress=progress)
 
 
 def save(
@@ -27,7 +142,12 @@ def save(
     Raises:
       WeightsError: If the configuration is of another model, or the folder exists or cannot be written.
     """
-    weights = of_model(model, config, step=step)
-    with new_folder(Path(path), overwrite=overwrite) as there:
-        folder.write(weights, there)
+    write(of_model(model, config, step=step), path, to="griffin", overwrite=overwrite)
     return Path(path)
+
+
+def _like(name: str | ModelConfig | None) -> ModelConfig | None:
+    if name is None or isinstance(name, ModelConfig):
+        return name
+    config = load_file(name) if name.endswith(".toml") else presets.preset(name)
+    return config.model

@@ -23,7 +23,7 @@ from griffin_eqx.config import Config, ModelConfig, dumps, load_file
 from griffin_eqx.errors import ConfigError, WeightsError
 from griffin_eqx.interop import tensor_file
 from griffin_eqx.interop.tensor_file import TensorFile, TensorSpec
-from griffin_eqx.interop.weights import Origin, Weights, refuse_differences, template, tensor_specs
+from griffin_eqx.interop.weights import Origin, Weights, refuse_differences, specs_of
 from griffin_eqx.pattern import PatternError
 from griffin_eqx.training.differences import differences
 
@@ -104,7 +104,7 @@ def read(path: str | Path) -> Weights:
         for name, tensor in description.tensors.items()
     }
     try:
-        wanted = tensor_specs(template(config))
+        wanted = specs_of(config)
     except (ConfigError, PatternError) as error:
         raise ConfigError(f"{path / CONFIG}: {error}") from None
     refuse_differences(said, wanted, path / CONFIG)
@@ -136,7 +136,7 @@ def write(weights: Weights, path: Path, *, progress: Progress = lambda name, nby
       OSError: If it cannot be written.
     """
     config = _resolved(weights.config)
-    refuse_differences(weights.specs, tensor_specs(template(config)), CONFIG)
+    refuse_differences(weights.specs, specs_of(config), CONFIG)
     names = {np.dtype(dtype): name for name, dtype in tensor_file.DTYPES.items()}
     tensors: dict[str, Tensor] = {}
 

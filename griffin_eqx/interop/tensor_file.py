@@ -10,6 +10,7 @@ written here, and the tests hold both to that package. The header is checked who
 comes from elsewhere ends in one `WeightsError` with file and tensor in it.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -131,6 +132,16 @@ class TensorFile:
         if done < len(raw):
             raise _damaged(self.path, name, "the file was cut off while it was read")
         return raw.view(spec.dtype).reshape(spec.shape)
+
+    def digest(self, name: str) -> str:
+        """SHA-256 (hex) of a tensor's bytes, without having them in memory at once."""
+        left, found = self.specs[name].nbytes, hashlib.sha256()
+        with open(self.path, "rb") as file:
+            file.seek(self._begin + self._offsets[name])
+            while left > 0 and (chunk := file.read(min(left, 2**20))):
+                found.update(chunk)
+                left -= len(chunk)
+        return found.hexdigest()
 
 
 def write(

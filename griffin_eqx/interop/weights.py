@@ -4,6 +4,7 @@ Every format's reader makes a `Weights`, whatever the names and layouts on its d
 a conversion is a reader and a writer, with one tensor in memory at a time.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +15,8 @@ import jax
 import msgspec
 import numpy as np
 
-from griffin_eqx.config import Config
+from griffin_eqx import registry
+from griffin_eqx.config import Config, ModelConfig, TrainConfig
 from griffin_eqx.errors import WeightsError
 from griffin_eqx.interop.tensor_file import TensorSpec
 from griffin_eqx.model import LanguageModel
@@ -81,6 +83,29 @@ def tensor_specs(model: LanguageModel) -> dict[str, TensorSpec]:
     return {name: specs[name] for name in sorted(specs, key=_natural)}
 
 
+def specs_of(config: Config) -> dict[str, TensorSpec]:
+    """`tensor_specs(template(config))`, remembered: a conversion asks several times, and it takes tracing.
+
+    Raises:
+      ConfigError: As `template`.
+      PatternError: As `template`.
+    """
+    blocks = tuple(
+        dict.fromkeys(plan.block for plan in registry.plan(config.model.pattern, config.model.blocks))
+    )
+    model = msgspec.json.encode(config.model, order="deterministic")
+    return dict(_specs_of(model, str(Policy.parse(config.train.precision)), blocks))
+
+
+@functools.lru_cache(maxsize=16)
+def _specs_of(model: bytes, precision: str, blocks: tuple[type, ...]) -> dict[str, TensorSpec]:
+    """Apart for blocks of one name: a notebook may define one anew."""
+    config = Config(
+        model=msgspec.json.decode(model, type=ModelConfig), train=TrainConfig(precision=precision)
+    )
+    return tensor_specs(template(config))
+
+
 def of_model(model: LanguageModel, config: Config, **facts: Any) -> Weights:
     """The weights of a model in memory.
 
@@ -95,7 +120,7 @@ def of_model(model: LanguageModel, config: Config, **facts: Any) -> Weights:
     train = msgspec.structs.replace(config.train, precision=str(model.policy))
     config = msgspec.structs.replace(config, train=train)
     specs = tensor_specs(model)
-    refuse_differences(specs, tensor_specs(template(config)), "in memory")
+    refuse_differences(specs, specs_of(config), "in memory")
     return Weights(config, specs, naming.reader(model), **facts)
 
 
