@@ -14,6 +14,7 @@ COMMANDS = {
     "ablate": "compare variants of a model on tasks, matched in size, over seeds, with a report",
     "sample": "write text with a trained model",
     "eval": "judge a trained model on a corpus, a file or its task",
+    "convert": "carry weights to Hugging Face's format or DeepMind's, and back",
     "info": "show layers, parameters, FLOPs and caches of a model, before it is built",
     "report": "tell what an ablation came to: page, Markdown, CSV, figures",
     "blocks": "list the temporal-mixing blocks that a pattern can name",

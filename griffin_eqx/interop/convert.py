@@ -52,9 +52,11 @@ def open_weights(
         return hugging_face.read(path, window=window, dtype=wanted)
     elif str(source) == "latest" or (path / "config.toml").is_file():
         from griffin_eqx.training.load import load
+        from griffin_eqx.training.run_directory import find, kept_tokenizer
 
         loaded = load(source, which=which)
-        weights = of_model(loaded.model, loaded.config, step=loaded.step)
+        kept = kept_tokenizer(find(source))
+        weights = of_model(loaded.model, loaded.config, step=loaded.step, tokenizer=kept)
     elif path.is_dir() and (deepmind.orbax_folder(path) is not None or deepmind.is_torch(path)):
         return deepmind.read(path, like=_like(like), dtype=wanted)
     else:
