@@ -26,6 +26,9 @@ _block_outer = Primitive("block_outer")
 DENSE_PRODUCT = _matmul
 """For `jax.checkpoint` policies that save products. Block-diagonal ones cost little to run again."""
 
+_FEW_ROWS = 32
+"""Up to so many rows, as in decoding, a loop over the diagonal blocks costs more than their products."""
+
 
 def rows_matmul(
     x: Float[Array, "*rows in_features"], weight: Float[Array, "in_features out_features"]
@@ -98,7 +101,10 @@ def _folded_outer(x, y):
 
 
 def _folded_block_matmul(x, weight, *, blocks):
-    y = lax.map(lambda block: _plain_matmul(*block), (_turns(x, blocks), weight))
+    if math.prod(x.shape[:-1]) <= _FEW_ROWS:
+        y = lax.dot_general(_turns(x, blocks), weight, (((2,), (1,)), ((0,), (0,))))
+    else:
+        y = lax.map(lambda block: _plain_matmul(*block), (_turns(x, blocks), weight))
     return _join(jnp.moveaxis(y, 0, 1)).reshape(*x.shape[:-1], blocks * weight.shape[2])
 
 

@@ -116,6 +116,10 @@ class AbstractAttentionBlock(AbstractBlock):
         )
         turn = {"fraction": self.rope_fraction, "base": self.rope_base}
         q, k = rotate(q, layout.positions, **turn), rotate(k, layout.positions, **turn)
+        if cache is not None and seq_len == 1:
+            mixed, cache = self._attend_to_one(q, k, v, layout, cache)
+            y = self.out(tap("attended", mixed).reshape(seq_len, -1))
+            return self._refuse_outgrown(y, layout, cache), cache
         window_size = self.window_size or max(seq_len, 1)
         lookback = layout.positions
         if self.window_size is not None:
@@ -126,10 +130,33 @@ class AbstractAttentionBlock(AbstractBlock):
             return y, cache
         earlier = self._attend_to_cache(q, layout, cache)
         y = self.out(tap("attended", merge(mixed, earlier)).reshape(seq_len, -1))
+        return self._refuse_outgrown(y, layout, cache), self._store(k, v, layout, cache)
+
+    def _refuse_outgrown(self, y, layout, cache):
         slots = cache.keys.shape[0]
         if slots != self.window_size:  # sized by max_seq_len
             y = refuse_positions_beyond(slots, layout, y)
-        return y, self._store(k, v, layout, cache)
+        return y
+
+    def _attend_to_one(self, q, k, v, layout, cache):
+        """One token: it is put into its slot first and is then one of the keys. `(attended, cache)`."""
+        slots, position, valid = cache.keys.shape[0], layout.positions[0], layout.length > 0
+        slot = position % slots
+
+        def place(stored, fresh):
+            # One slot is written where `_store` would write the whole ring anew.
+            old = jax.lax.dynamic_slice_in_dim(stored, slot, 1)
+            fresh = jnp.where(valid, fresh.astype(stored.dtype), old)
+            return jax.lax.dynamic_update_slice_in_dim(stored, fresh, slot, 0)
+
+        held = jnp.minimum(jnp.minimum(jnp.where(position > 0, cache.num_held, 0), position) + 1, slots)
+        held = jnp.asarray(jnp.where(valid, held, cache.num_held), cache.num_held.dtype)
+        cache = AttentionCache(place(cache.keys, k), place(cache.values, v), held)
+        back = jnp.mod(position - jnp.arange(slots), slots)
+        visible = (back < held)[None]
+        keys, values = cache.keys.astype(q.dtype), cache.values.astype(q.dtype)
+        mixed, _ = cached_attention(q, keys, values, visible)
+        return mixed, cache
 
     def _attend_to_cache(self, q, layout, cache):
         """Attention to the tokens before the chunk, for those of its tokens that continue their document."""

@@ -63,6 +63,20 @@ MUTANTS = (
         why="the chunk's keys take the place of all cached ones; the chunk itself comes out right",
     ),
     _local(
+        name="decoded-token-in-the-next-slot",
+        law="streaming",
+        old="slot = position % slots",
+        new="slot = (position + 1) % slots",
+        why="a token alone is put where the one behind it belongs",
+    ),
+    _local(
+        name="decoded-token-sees-stale-slots",
+        law=("streaming", "packing"),
+        old="visible = (back < held)[None]",
+        new="visible = (back < slots)[None]",
+        why="a token alone sees every slot, whatever lies there",
+    ),
+    _local(
         name="ring-not-cleared-at-a-border",
         law="packing",
         old=_SEEN,
@@ -212,7 +226,7 @@ MUTANTS = (
         name="all-documents-count-against-the-bound",
         law="bounded_cache",
         old=_REFUSE,
-        new="y = refuse_positions_beyond(slots, SequenceLayout(jnp.arange(seq_len), layout.length), y)",
+        new="y = refuse_positions_beyond(slots, SequenceLayout(jnp.arange(len(y)), layout.length), y)",
         why="a row of short documents is refused as if it were a long one",
     ),
     _global(
@@ -247,8 +261,8 @@ MUTANTS = (
     _api(
         name="cached-scores-not-scaled",
         law="streaming",
-        old="preferred_element_type=wide) * head_dim**-0.5",
-        new="preferred_element_type=wide)",
+        old="score = score * head_dim**-0.5",
+        new="score = score * 1.0",
         why="the scale of the scores is in one path and not in the other",
     ),
     _api(

@@ -1,5 +1,7 @@
 """The public functions: attention within a chunk, attention to cached keys, and their merge."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,8 +72,14 @@ def cached_attention(
     check_heads(q, k)
     seq_len, num_heads, head_dim = q.shape
     wide = np.promote_types(q.dtype, jnp.float32)
+    product = partial(jnp.matmul, preferred_element_type=wide)
     grouped = q.reshape(seq_len, k.shape[1], -1, head_dim)
-    score = jnp.einsum("tkgd,skd->tkgs", grouped, k, preferred_element_type=wide) * head_dim**-0.5
+    if seq_len == 1:
+        # One product a key head, keys first: else XLA on CPU transposes keys and values for a handful of queries.
+        score = jax.vmap(lambda k, q: product(k, q.T).T, in_axes=(1, 0))(k, grouped[0])[None]
+    else:
+        score = jnp.einsum("tkgd,skd->tkgs", grouped, k, preferred_element_type=wide)
+    score = score * head_dim**-0.5
     visible = visible[:, None, None, :]
     score = jnp.where(visible, score, -jnp.inf)
     # A row with no visible key has the maximum -inf: 0 in its place keeps values and derivatives finite.
@@ -79,7 +87,11 @@ def cached_attention(
     top = jnp.where(jnp.isfinite(top), top, 0)
     weight = jnp.where(visible, jnp.exp(score - top), 0)
     total = weight.sum(-1, keepdims=True)
-    out = jnp.einsum("tkgs,skd->tkgd", weight.astype(v.dtype), v, preferred_element_type=wide)
+    weight = weight.astype(v.dtype)
+    if seq_len == 1:
+        out = jax.vmap(product, in_axes=(0, 1))(weight[0], v)[None]
+    else:
+        out = jnp.einsum("tkgs,skd->tkgd", weight, v, preferred_element_type=wide)
     some = total > 0
     safe = jnp.where(some, total, 1)
     out = jnp.where(some, out / safe, 0).astype(q.dtype)
