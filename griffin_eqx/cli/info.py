@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+import re
 from typing import TYPE_CHECKING
 
-from griffin_eqx.cli.arguments import Flag, Number
+from griffin_eqx.cli.arguments import Flag, Number, Text
 from griffin_eqx.cli.configure import ModelSwitches, configure
 from griffin_eqx.errors import GriffinError
 from griffin_eqx.units import binary, si
 
 if TYPE_CHECKING:
+    from griffin_eqx.config import Config
+    from griffin_eqx.mesh import MeshShape
     from griffin_eqx.summary import ModelSummary
 
 
@@ -20,10 +23,12 @@ class Info(ModelSwitches):
     Attributes:
       json: Print one JSON object in place of the table.
       seq_len: Tokens of the sequence that FLOPs and caches are for; data.seq_len when left out.
+      mesh: Also show where every array lies on a mesh of devices, such as data=2,model=4, and its bytes a device.
     """
 
     json: Flag = False
     seq_len: Number = None
+    mesh: Text = None
 
 
 def run(argv: list[str]) -> int:
@@ -31,14 +36,20 @@ def run(argv: list[str]) -> int:
     config, switches = configure(argv, Info, prog="griffin info")
     if switches.seq_len is not None and switches.seq_len < 1:
         raise GriffinError(f"--seq-len {switches.seq_len}: must be at least 1.")
+    from griffin_eqx.mesh import parse_mesh
+
+    mesh = None if switches.mesh is None else parse_mesh(switches.mesh)
     from griffin_eqx.summary import describe
 
     summary = describe(config, seq_len=switches.seq_len)
     if switches.json:
         cache_bytes = {**summary.cache_bytes, "total": summary.total_cache_bytes}
-        print(json.dumps(dataclasses.asdict(summary) | {"cache_bytes": cache_bytes}, indent=2))
+        answer = dataclasses.asdict(summary) | {"cache_bytes": cache_bytes}
+        print(json.dumps(answer | ({} if mesh is None else _mesh_facts(config, mesh)), indent=2))
     else:
         _show(summary)
+        if mesh is not None:
+            _show_mesh(config, summary, mesh)
     return 0
 
 
@@ -86,3 +97,70 @@ def _show(summary: "ModelSummary") -> None:
 
 def _written(unit: tuple[str, ...], repeats: int) -> str:
     return f"{repeats} x ({' '.join(unit)})" if repeats > 1 else " ".join(unit)
+
+
+def _mesh_facts(config: "Config", mesh: "MeshShape") -> dict:
+    from griffin_eqx.placement import describe_placement
+
+    placement = describe_placement(config, mesh)
+    arrays = [
+        {
+            "path": each.path,
+            "shape": each.shape,
+            "dtype": str(each.dtype),
+            "axes": each.axes,
+            "spec": each.spec,
+            "bytes_per_device": each.bytes_per_device,
+        }
+        for each in placement.arrays
+    ]
+    return {
+        "mesh": mesh._asdict(),
+        "parameter_bytes_per_device": placement.parameter_bytes,
+        "optimizer_bytes_per_device": placement.optimizer_bytes,
+        "rows_per_device": placement.rows,
+        "tokens_per_device": placement.tokens,
+        "arrays": arrays,
+    }
+
+
+def _show_mesh(config: "Config", summary: "ModelSummary", mesh: "MeshShape") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from griffin_eqx.placement import describe_placement
+
+    placement = describe_placement(config, mesh)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+    table.add_column("array", no_wrap=True)
+    table.add_column("axis=size/parts")
+    table.add_column("a device", justify="right")
+    heading = None
+    for each in placement.arrays:
+        unit = re.match(r"\.stack\.units\[(\d+)\]\[(\d+)\]", each.path)
+        field = each.path[unit.end() + 1 if unit else 1 :]
+        if unit and unit[0] != heading:
+            heading = unit[0]
+            blocks, repeats = summary.runs[int(unit[1])]
+            table.add_row(Text(_written((blocks[int(unit[2])],), repeats)))
+        axes = " ".join(
+            f"{axis}={size}" + (f"/{mesh._asdict()[onto]}" if onto else "")
+            for size, axis, onto in zip(
+                each.shape, each.axes or ("?",) * len(each.shape), each.spec, strict=True
+            )
+            if axis != "num_layers"
+        )
+        table.add_row(Text(("  " if unit else "") + field, "cyan"), Text(axes), binary(each.bytes_per_device))
+    console = Console(highlight=False)
+    console.print(f"\nOn {mesh.num_devices} devices: {mesh}\n", style="bold")
+    console.print(table)
+    console.print(
+        f"\na device: parameters {binary(placement.parameter_bytes)}, gradients as much, "
+        f"optimizer {binary(placement.optimizer_bytes)}; of a batch {placement.rows:g} rows of "
+        f"{placement.tokens:g} tokens"
+    )
+    if unknown := sorted({name for each in placement.arrays for name in each.unknown}):
+        console.print(f"names that no mesh axis has, so whole on each: {', '.join(unknown)}", markup=False)
+    if unread := [each.path for each in placement.arrays if each.axes is None]:
+        console.print(f"without a shape annotation, so whole on each: {', '.join(unread)}", markup=False)

@@ -76,3 +76,42 @@ def test_the_vocabulary_is_the_tokenizers_unless_it_is_named():
 def test_numbers_are_short():
     assert [si(n) for n in (0, 999, 1_310_720, 13.9e9)] == ["0", "999", "1.31 M", "13.9 G"]
     assert [binary(n) for n in (0, 1023, 1536, 3 << 40)] == ["0 B", "1023 B", "1.5 KiB", "3 TiB"]
+
+
+def test_a_mesh_shows_where_every_array_lies_and_its_bytes_a_device(griffin):
+    whole = json.loads(griffin("info", "rg_lru*2 local_mqa", "--json").out)
+    code, out, err = griffin("info", "rg_lru*2 local_mqa", "--mesh", "data=2,model=2", "--json")
+    answer = json.loads(out)
+    assert (code, err) == (0, "")
+    assert answer["mesh"] == {"data": 2, "sequence": 1, "model": 2}
+    arrays = {each["path"]: each for each in answer["arrays"]}
+    out = arrays[".stack.units[0][0].temporal.out.weight"]
+    assert (out["axes"], out["spec"]) == (["num_layers", "lru_width", "width"], [None, "model", "data"])
+    assert out["bytes_per_device"] == 2 * 256 * 256 * 4 // 4
+    # Norms, convs and the key and value of one head are in two parts or one; nothing else is.
+    assert whole["weight_bytes"] / 4 < answer["parameter_bytes_per_device"] < whole["weight_bytes"] / 3.5
+    assert 0 <= answer["optimizer_bytes_per_device"] - 2 * answer["parameter_bytes_per_device"] < 64
+    assert (answer["rows_per_device"], answer["tokens_per_device"]) == (2, 512)
+
+
+def test_the_table_of_a_mesh_names_what_is_split(griffin):
+    code, out, err = griffin("info", "rg_lru*2 local_mqa", "--mesh", "data=2,model=2")
+    assert (code, err) == (0, "")
+    assert "On 4 devices: data=2,model=2" in out
+    line = next(line for line in out.splitlines() if "temporal.query.weight" in line)
+    assert line.split()[1:] == ["width=256/2", "num_heads=256/2", "64", "KiB"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("--mesh", "data=3"), "width = 256 over data=3"),
+        (("--mesh", "data=8"), "data.batch_size=4 over data=8"),
+        (("--mesh", "rows=8"), "There is no mesh axis 'rows'"),
+    ],
+)
+def test_a_mesh_that_cannot_be_is_one_error(griffin, arguments, part):
+    code, _, err = griffin("info", "rg_lru*2 local_mqa", *arguments)
+    assert code == 2
+    assert part in err
+    assert "Traceback" not in err

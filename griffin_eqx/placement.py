@@ -1,0 +1,61 @@
+"""Where the arrays of a training would lie on a mesh, told without devices: no weights are allocated."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+
+from griffin_eqx.config import Config
+from griffin_eqx.mesh import MeshError, MeshShape
+from griffin_eqx.model import LanguageModel
+from griffin_eqx.nn import Policy
+from griffin_eqx.sharding import Placed, place
+from griffin_eqx.summary import with_vocabulary
+from griffin_eqx.training.optimizer import make_optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class PlacementSummary:
+    """Where a training's arrays lie on a mesh.
+
+    Attributes:
+      arrays: The model's parameters, one entry an array; layers of one kind are one array.
+      parameter_bytes: Parameters, a device. Gradients take as much while a step runs.
+      optimizer_bytes: Moments of the optimizer, a device.
+      rows: Rows of a batch, a device.
+      tokens: Tokens of a row, a device; the last device may hold fewer.
+    """
+
+    arrays: tuple[Placed, ...]
+    parameter_bytes: int
+    optimizer_bytes: int
+    rows: int
+    tokens: int
+
+
+def describe_placement(config: Config, mesh: MeshShape) -> PlacementSummary:
+    """Tells where the arrays of a training would lie on a mesh; allocates nothing and needs no devices.
+
+    Raises:
+      MeshError: If the mesh cannot divide a parameter or the rows of a batch; it names nearest ones that work.
+      PatternError: If a block or option of the pattern is wrong.
+    """
+    config = with_vocabulary(config)
+    policy = Policy.parse(config.train.precision)
+    model = eqx.filter_eval_shape(LanguageModel.init, config.model, policy=policy, key=jax.random.key(0))
+    optimizer = make_optimizer(config.optimizer, config.train.steps)
+    moments = eqx.filter_eval_shape(optimizer.init, model)
+    arrays = place(model, mesh)
+    rows = config.data.batch_size
+    if rows % mesh.data:
+        raise MeshError(
+            f"The mesh {mesh} cannot divide a batch: data.batch_size={rows} over data={mesh.data}.\n"
+            f"  Take --data.batch_size {-(-rows // mesh.data) * mesh.data}, or fewer devices along data."
+        )
+    return PlacementSummary(
+        arrays=tuple(arrays),
+        parameter_bytes=sum(each.bytes_per_device for each in arrays),
+        optimizer_bytes=sum(each.bytes_per_device for each in place(moments, mesh)),
+        rows=rows // mesh.data,
+        tokens=-(-config.data.seq_len // mesh.sequence),
+    )
