@@ -134,6 +134,10 @@ class TrainConfig(_Base, frozen=True):
       final_test: Whether the last weights are judged at the end on the validation and the test split, into
         `outcome.jsonl`.
       max_skipped: Updates in a row that may be skipped because the loss was not finite; then the run stops.
+      init_from: A run's folder, or a folder of weights, that the weights are taken from at the start, with a fresh
+        optimizer. `--init-from` is short for it; without a MODEL it names that, too.
+      freeze: Parts that stay as they are, by the names of their parameters: `embedding`, `layers.0-3`,
+        `layers.*.temporal`.
     """
 
     steps: Positive = 2200
@@ -149,9 +153,11 @@ class TrainConfig(_Base, frozen=True):
     keep_best: bool = True
     final_test: bool = False
     max_skipped: Natural = 5
+    init_from: str | None = None
+    freeze: tuple[str, ...] = ()
 
 
-_LATER = {"data": ("tokenizer",)}
+_LATER = {"data": ("tokenizer",), "train": ("init_from", "freeze")}
 """Keys that are younger than runs named by a digest. At their defaults they are left out of it."""
 
 

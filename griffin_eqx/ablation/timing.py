@@ -105,7 +105,9 @@ class StepTimer:
 def digest(config: Config) -> str:
     """Names what the speed of a step depends on: neither steps nor seeds nor learning rates."""
     replace, usual = msgspec.structs.replace, TrainConfig()
-    train = replace(usual, precision=config.train.precision, remat=config.train.remat)
+    train = replace(
+        usual, precision=config.train.precision, remat=config.train.remat, freeze=config.train.freeze
+    )
     optimizer = replace(config.optimizer, learning_rate=0.0, warmup_steps=0, final_fraction=0.0)
     return replace(config, train=train, optimizer=optimizer).digest
 

@@ -105,6 +105,23 @@ def load_source(source: str | None) -> Config:
         raise
 
 
+def model_of(folder: str) -> Config:
+    """The default preset with the model, precision and tokenizer of a run or of a folder of weights.
+
+    Raises:
+      RunError: If the folder is neither.
+      ConfigError: If its configuration cannot be read.
+    """
+    from griffin_eqx.training import run_directory as layout
+
+    path = layout.find(folder)
+    theirs, usual = load_file(path / layout.CONFIG), presets.preset(presets.DEFAULT)
+    data = msgspec.structs.replace(usual.data, tokenizer=theirs.data.tokenizer)
+    train = msgspec.structs.replace(usual.train, precision=theirs.train.precision)
+    data = layout.with_kept_tokenizer(data, path)
+    return msgspec.structs.replace(usual, model=theirs.model, data=data, train=train)
+
+
 def call(target: str) -> Config:
     """The configuration that a Python function returns.
 
@@ -133,6 +150,8 @@ def call(target: str) -> Config:
 
 def _load(switches: ModelSwitches) -> Config:
     if switches.config is None:
+        if switches.source is None and switches.tree.train.init_from is not None:
+            return model_of(switches.tree.train.init_from)
         return load_source(switches.source)
     if switches.source is not None:
         raise ConfigError(

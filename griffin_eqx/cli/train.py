@@ -27,9 +27,12 @@ class Train(ModelSwitches):
     profile: Flag = False
 
 
+INIT_FROM = "--init-from"
+
+
 def run(argv: list[str]) -> int:
     """Runs the command."""
-    config, switches = configure(argv, Train, prog="griffin train")
+    config, switches = configure(list(map(_spelt_out, argv)), Train, prog="griffin train")
     from griffin_eqx.training.loop import train
 
     result = train(
@@ -42,3 +45,8 @@ def run(argv: list[str]) -> int:
     )
     sys.stdout.flush()
     return 0 if result.finished else INTERRUPTED
+
+
+def _spelt_out(argument: str) -> str:
+    option, equals, value = argument.partition("=")
+    return f"--train.init_from{equals}{value}" if option == INIT_FROM else argument

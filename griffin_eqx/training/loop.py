@@ -25,6 +25,7 @@ from griffin_eqx.training.checkpoints import Checkpoints, Standing
 from griffin_eqx.training.diagnose import first_not_finite
 from griffin_eqx.training.environment import environment
 from griffin_eqx.training.evaluation import evaluate
+from griffin_eqx.training.freezing import frozen_parts
 from griffin_eqx.training.metrics import MetricsWriter
 from griffin_eqx.training.objective import TokenBatch
 from griffin_eqx.training.optimizer import schedule
@@ -32,6 +33,7 @@ from griffin_eqx.training.outcome import RunOutcome, SetOutcome, read_outcome, w
 from griffin_eqx.training.profiling import Profiler
 from griffin_eqx.training.progress import Clock, Progress
 from griffin_eqx.training.resolve import resolve
+from griffin_eqx.training.start import Start, read_start, started
 from griffin_eqx.training.step import Metrics, TrainState, init_state, make_step
 from griffin_eqx.training.stopping import asked_to_stop
 
@@ -98,10 +100,10 @@ def train(
       The result; of a finished run, without training.
 
     Raises:
-      ConfigError, PatternError: If the configuration is wrong.
+      ConfigError, PatternError: If the configuration is wrong, or `train.freeze` names nothing.
       DataError: If the data is missing or too short.
       RunError: If the run directory cannot be used: taken, of another configuration, not writable.
-      CheckpointError: If a checkpoint is damaged or cannot be written.
+      CheckpointError: If a checkpoint is damaged or cannot be written, or `train.init_from` is another model.
       DivergedError: If too many updates in a row were skipped because loss or gradient were not finite.
     """
     if jax.default_backend() == "cpu":
@@ -113,14 +115,28 @@ def train(
     task = tasks.init(config.data.task, at_hand)
     config = resolve(config, task)
     path = layout.place(config, run_dir=run_dir, name=name)
+    frozen = frozen_parts(config)
+    fresh = not checkpoints.steps(path / layout.CHECKPOINTS)
+    start = read_start(config) if fresh and config.train.init_from is not None else None
     data = _Data(config, task, task.tokenizer(tasks.choose(config.data.task).options, at_hand))
     with (
         asked_to_stop() as asked,
-        layout.claimed(path, config, environment(config, task), data.tokenizer and data.tokenizer.file),
+        layout.claimed(
+            path,
+            config,
+            environment(config, task) | ({} if start is None else {"init_from": start.facts()}),
+            data.tokenizer and data.tokenizer.file,
+        ),
         Progress(config.train.steps, quiet=quiet) as progress,
         Checkpoints(path / layout.CHECKPOINTS, keep=config.train.keep_checkpoints) as saved,
     ):
-        run = _Run(config, path, data, saved, progress, watch, debug_nan=debug_nan)
+        run = _Run(config, path, data, saved, progress, watch, start=start, debug_nan=debug_nan)
+        for part in frozen:
+            progress.say(f"frozen by {part.path}: {len(part.names)} arrays, {part.size:,} parameters")
+        if start is not None:
+            progress.say(
+                f"from the weights of {start.source}" + (f", step {start.step:,}" if start.step else "")
+            )
         profiler = Profiler(path / layout.PROFILE if profile else None)
         return run.go(profiler, lambda step: asked() or (stop is not None and stop(step)))
 
@@ -169,8 +185,10 @@ class _Run:
         progress: Progress,
         watch: Watch | None,
         *,
+        start: Start | None,
         debug_nan: bool,
     ):
+        self.start = start
         self.config = config
         self.path = path
         self.data = data
@@ -279,7 +297,10 @@ class _Run:
         train = self.config.train
         key = jax.random.key(train.seed if train.init_seed is None else train.init_seed)
         if self.step == 0:
-            return init_state(self.config, key=key)
+            state = init_state(self.config, key=key)
+            if self.start is None:
+                return state
+            return eqx.tree_at(lambda s: s.model, state, started(state.model, self.start))
         template = eqx.filter_eval_shape(lambda: init_state(self.config, key=key))
         return checkpoints.restore(self.saved.directory, self.step, template, self.config.model)
 

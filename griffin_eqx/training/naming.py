@@ -26,6 +26,11 @@ class _Place(NamedTuple):
     axis: int | None
 
 
+def leaf_names(tree: Any) -> list[tuple[str, ...]]:
+    """The names of each array of a tree, in the order of its leaves: one, or one a layer that it holds."""
+    return [place.names for place in _places(tree)]
+
+
 def flatten(tree: Any) -> Arrays:
     """Gives every array of a tree a name, stacked layers apart. The arrays are copies on the host.
 

@@ -180,8 +180,9 @@ def _settle(path: Path, config: Config, facts: dict[str, Any], tokenizer: Tokeni
 
 def _same_data(path: Path, config: Config, facts: dict[str, Any]) -> None:
     try:
-        data = json.loads((path / ENV).read_text(encoding="utf-8"))["data"]
-        there, tokenizer = data["digest"], data.get("tokenizer", {}).get("digest")
+        env = json.loads((path / ENV).read_text(encoding="utf-8"))
+        there, tokenizer = env["data"]["digest"], env["data"].get("tokenizer", {}).get("digest")
+        began_from = env.get("init_from", {}).get("digest")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
             f"{ENV} cannot be read, so it is unknown whether the data is still the same.\n"
@@ -197,6 +198,12 @@ def _same_data(path: Path, config: Config, facts: dict[str, Any]) -> None:
                 f"{str(old)[:12]} and is {str(new)[:12]}.\n"
                 f"  {path}\n  Bring the old data back, or start in another directory."
             )
+    # Once there is a checkpoint, nobody reads the weights again that the run began from.
+    if "init_from" in facts and facts["init_from"]["digest"] != began_from:
+        raise RunError(
+            f"The weights in {config.train.init_from!r} have changed since the run was set up, before its first "
+            f"checkpoint.\n  {path}\n  Bring the old ones back, or start in another directory."
+        )
 
 
 def kept_tokenizer(path: Path) -> Path | None:

@@ -13,6 +13,7 @@ from griffin_eqx.block import Cache
 from griffin_eqx.config import Config
 from griffin_eqx.model import LanguageModel
 from griffin_eqx.nn import Policy
+from griffin_eqx.training.freezing import apart, split
 from griffin_eqx.training.objective import TokenBatch, batch_nll, init_batch_cache, keep_rows
 from griffin_eqx.training.optimizer import make_optimizer
 
@@ -52,12 +53,13 @@ class Metrics(eqx.Module):
 
 
 def init_state(config: Config, *, key: PRNGKeyArray) -> TrainState:
-    """Builds model and optimizer; `config.model.vocab_size` is set."""
+    """Builds model and optimizer; `config.model.vocab_size` is set. What is frozen has no moments."""
 
     @eqx.filter_jit
     def build(key):
         model = LanguageModel.init(config.model, policy=Policy.parse(config.train.precision), key=key)
-        parameters = eqx.filter(model, eqx.is_inexact_array)
+        model = apart(model, config.train.freeze)
+        parameters, _ = split(model, config.train.freeze)
         optimizer = make_optimizer(config.optimizer, config.train.steps).init(parameters)
         zero = jnp.zeros((), jnp.int32)
         rows = config.data.batch_size
@@ -118,16 +120,16 @@ def make_step(config: Config) -> Step:
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     parts = config.optimizer.accumulation
 
-    def loss(model, batch, cache, targets):
-        nll, cache = batch_nll(model, batch, cache, remat=config.train.remat)
+    def loss(parameters, rest, batch, cache, targets):
+        nll, cache = batch_nll(eqx.combine(parameters, rest), batch, cache, remat=config.train.remat)
         return nll / jnp.maximum(targets, 1).astype(nll.dtype), (nll, cache)
 
     value_and_grad = eqx.filter_value_and_grad(loss, has_aux=True)
 
-    def accumulate(model, batch, cache, targets):
+    def accumulate(parameters, rest, batch, cache, targets):
         """Gradients of the mean over all targets, whatever parts the batch is cut into."""
         if parts == 1:
-            (_, (nll, cache)), grads = value_and_grad(model, batch, cache, targets)
+            (_, (nll, cache)), grads = value_and_grad(parameters, rest, batch, cache, targets)
             return nll, cache, grads
 
         def cut(z):
@@ -136,10 +138,10 @@ def make_step(config: Config) -> Step:
         def add(carry, inputs):
             nll, grads = carry
             batch, cache = inputs
-            (_, (part_nll, cache)), part = value_and_grad(model, batch, cache, targets)
+            (_, (part_nll, cache)), part = value_and_grad(parameters, rest, batch, cache, targets)
             return (nll + part_nll, jax.tree.map(jnp.add, grads, part)), cache
 
-        zeros = jax.tree.map(jnp.zeros_like, eqx.filter(model, eqx.is_inexact_array))
+        zeros = jax.tree.map(jnp.zeros_like, parameters)
         start = (jnp.zeros((), jnp.float32), zeros)
         (nll, grads), cache = jax.lax.scan(add, start, jax.tree.map(cut, (batch, cache)))
         return nll, jax.tree.map(lambda z: z.reshape(-1, *z.shape[2:]), cache), grads
@@ -151,10 +153,10 @@ def make_step(config: Config) -> Step:
             fresh = init_batch_cache(model, continues.shape[0], config.data.carry_max_seq_len)
             cache = jax.lax.stop_gradient(keep_rows(cache, fresh, continues))
         targets = (batch.targets >= 0).sum(dtype=jnp.int32)
-        nll, cache, grads = accumulate(model, batch, cache, targets)
+        parameters, rest = split(model, config.train.freeze)
+        nll, cache, grads = accumulate(parameters, rest, batch, cache, targets)
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(grad_norm) & jnp.isfinite(nll)
-        parameters, static = eqx.partition(model, eqx.is_inexact_array)
         updates, new_optimizer = optimizer.update(grads, state.optimizer, parameters, peak=peak)
         new_parameters = optax.apply_updates(parameters, updates)
 
@@ -167,7 +169,7 @@ def make_step(config: Config) -> Step:
             fresh = init_batch_cache(model, continues.shape[0], config.data.carry_max_seq_len)
             cache = guard(cache, fresh)
         new_state = TrainState(
-            model=eqx.combine(guard(new_parameters, parameters), static),
+            model=eqx.combine(guard(new_parameters, parameters), rest),
             optimizer=guard(new_optimizer, state.optimizer),
             step=state.step + 1,
             skipped=jnp.where(finite, 0, state.skipped + 1),
