@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test browser-test thorough core lint types imports check clean
+.PHONY: demo test browser-test eval-test thorough core lint types imports check clean
 
 demo: $(VENV)/installed-report
 	$(BIN)/griffin ablate experiments/demo/plan.toml
@@ -19,6 +19,12 @@ browser-test: $(VENV)/installed-test
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } || \
 	  { echo 'no Chromium here, and it cannot be installed: install one, or leave browser-test out' >&2; exit 1; }
 	$(BIN)/pytest -m browser tests/ablation/test_browser.py
+
+# lm-eval and what it brings along (50 packages) in an environment of its own.
+eval-test:
+	$(PYTHON) -m venv $(VENV)-eval
+	$(VENV)-eval/bin/pip install --quiet -c constraints.txt -e '.[test,eval]'
+	$(VENV)-eval/bin/pytest -m lm_eval tests/evaluation
 
 thorough: $(VENV)/installed-test
 	$(BIN)/griffin bench kernels --setup

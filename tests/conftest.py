@@ -86,11 +86,12 @@ def _few_programs():
 
 
 def pytest_collection_modifyitems(config, items):
-    if "browser" not in config.option.markexpr:
-        asked = pytest.mark.skip(reason="browser: make browser-test")
-        for item in items:
-            if item.get_closest_marker("browser"):
-                item.add_marker(asked)
+    for marker, target in (("browser", "browser-test"), ("lm_eval", "eval-test")):
+        if marker not in config.option.markexpr:
+            asked = pytest.mark.skip(reason=f"{marker}: make {target}")
+            for item in items:
+                if item.get_closest_marker(marker):
+                    item.add_marker(asked)
     if config.getoption("--profile") == "thorough":
         return
     skip = pytest.mark.skip(reason="thorough: run with --profile thorough")
