@@ -132,6 +132,26 @@ def test_the_plan_that_is_shown_is_one(tmp_path):
     assert all(cell.matched is None or abs(cell.matched.mismatch) <= 0.01 for cell in design.cells)
 
 
+def test_the_commands_of_the_page_on_evaluation_are_understood():
+    from griffin_eqx.cli import eval as evaluation
+    from griffin_eqx.cli import train
+    from griffin_eqx.cli.arguments import parse
+    from griffin_eqx.cli.configure import type_registry
+
+    page = (DOCS / "evaluation.md").read_text(encoding="utf-8")
+    commands = [shlex.split(line) for line in page.splitlines() if line.startswith("griffin ")]
+    judged = [parse(evaluation.Eval, words[2:], prog="") for words in commands if words[1] == "eval"]
+    assert [one.model for one in judged] == ["runs/first"] * 3 + ["weights/"]
+    assert judged[1].data.eval_lengths == (128, 1024, 8192)
+    trained = [
+        parse(train.Train, train.spelt_out(words[2:]), prog="", registry=type_registry())
+        for words in commands
+        if words[1] == "train"
+    ]
+    assert [one.tree.train.init_from for one in trained] == [None, "runs/first", "weights/"]
+    assert trained[2].tree.train.freeze == ("embedding", "layers.0-3", "layers.*.temporal")
+
+
 def test_the_command_that_is_shown_is_understood():
     from griffin_eqx.cli.ablate import read
 

@@ -26,6 +26,7 @@ SMALL = {
 BUDGET = {
     "train": SMALL,
     "sample": {"--max-new-tokens": "4"},
+    "eval": {"--max-tokens": "64", "--data.eval_lengths": "32"},
     "verify": {"--examples": "2", "--law": "options"},
     "bench": {key: value for key, value in SMALL.items() if not key.startswith("--train")}
     | {"--repeats": "1"},

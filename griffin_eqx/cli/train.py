@@ -32,7 +32,7 @@ INIT_FROM = "--init-from"
 
 def run(argv: list[str]) -> int:
     """Runs the command."""
-    config, switches = configure(list(map(_spelt_out, argv)), Train, prog="griffin train")
+    config, switches = configure(spelt_out(argv), Train, prog="griffin train")
     from griffin_eqx.training.loop import train
 
     result = train(
@@ -47,6 +47,11 @@ def run(argv: list[str]) -> int:
     return 0 if result.finished else INTERRUPTED
 
 
-def _spelt_out(argument: str) -> str:
-    option, equals, value = argument.partition("=")
-    return f"--train.init_from{equals}{value}" if option == INIT_FROM else argument
+def spelt_out(argv: list[str]) -> list[str]:
+    """The arguments with `--init-from` as the key that it is short for."""
+
+    def whole(argument: str) -> str:
+        option, equals, value = argument.partition("=")
+        return f"--train.init_from{equals}{value}" if option == INIT_FROM else argument
+
+    return list(map(whole, argv))
