@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SUBJECTS = {
     "step": "train and forward step of a model, against this machine's matrix-product peak",
+    "decode": "tokens a second against reading weights and caches once, latency against context",
+    "prefill": "how fast prompts are read, against the matrix-product peak",
     "scan": "each implementation of the linear scan, against a memory copy of the same bytes",
     "kernels": "what the TPU compiler makes of each kernel, with no TPU",
 }
@@ -53,6 +55,10 @@ def run(argv: list[str]) -> int:
         raise GriffinError(
             f"there is nothing to bench named {subject!r}.\n{guess}Subjects: {', '.join(SUBJECTS)}."
         )
+    if subject in ("decode", "prefill"):
+        from griffin_eqx.cli.bench_decode import run_decode, run_prefill
+
+        return run_decode(rest) if subject == "decode" else run_prefill(rest)
     if subject == "kernels":
         from griffin_eqx.cli.bench_kernels import run as run_kernels
 

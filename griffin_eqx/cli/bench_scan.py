@@ -1,7 +1,6 @@
 """`griffin bench scan`: every implementation of the linear scan on this machine, against a memory copy."""
 
 import dataclasses
-import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from griffin_eqx.cli.arguments import Flag, Text, parse
+from griffin_eqx.cli.plots import plot_file
 from griffin_eqx.errors import GriffinError
 from griffin_eqx.pattern import nearest
 
@@ -57,7 +57,7 @@ def run(argv: list[str]) -> int:
     shapes = [_shape(text) for text in switches.shape or SHAPES]
     if switches.rounds < 1:
         raise GriffinError(f"--rounds {switches.rounds}: must be at least 1.\nLeave it out for 15.")
-    plot = _plot_file(switches.plot)
+    plot = plot_file(switches.plot)
     from griffin_eqx.cpu_memory import keep_freed_memory
 
     keep_freed_memory()
@@ -82,23 +82,6 @@ def _shape(text: str) -> tuple[int, int, int]:
         )
     batch, seq_len, width = (int(size) for size in sizes)
     return batch, seq_len, width
-
-
-def _plot_file(name: str | None) -> Path | None:
-    """Where to draw; what would fail at the end is said before anything is timed."""
-    if name is None:
-        return None
-    if importlib.util.find_spec("matplotlib") is None:
-        raise GriffinError(
-            f"--plot {name}: needs Matplotlib, which is not installed.\n"
-            "Install it: pip install 'griffin_eqx[report]'."
-        )
-    path = Path(name)
-    if path.suffix not in (".svg", ".png", ".pdf"):
-        raise GriffinError(f"--plot {name}: cannot draw that format.\nEnd the name in .svg, .png or .pdf.")
-    if not path.absolute().parent.is_dir():
-        raise GriffinError(f"--plot {name}: there is no folder {path.parent}.\nMake it, or name another.")
-    return path
 
 
 def _check_implementations(names: tuple[str, ...]) -> None:

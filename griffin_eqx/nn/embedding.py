@@ -1,8 +1,10 @@
 """The embedding matrix, which is also the output matrix."""
 
+import math
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -10,6 +12,8 @@ from griffin_eqx.nn.init import normal
 
 ROW_MULTIPLE = 128
 """Rows are rounded up to this, so that every mesh can split them; the filler is masked and not counted."""
+
+FEW_ROWS, ROW_BLOCKS = 32, 16
 
 
 class Embedding(eqx.Module):
@@ -36,4 +40,15 @@ class Embedding(eqx.Module):
 
     def decode(self, hidden: Float[Array, "*leading width"]) -> Float[Array, "*leading vocab_size"]:
         """Scores every token: the product with the matrix, filler left out."""
-        return (hidden @ self.weight.astype(hidden.dtype).T)[..., : self.vocab_size]
+        weight = self.weight.astype(hidden.dtype)
+        *leading, width = hidden.shape
+        rows = math.prod(leading)
+        if 1 < rows <= FEW_ROWS:
+            # As in decoding a batch. Left to itself XLA on CPU repacks the whole matrix for a handful of rows; block by
+            # block, matrix first, it took two thirds of the time.
+            blocks = weight.reshape(ROW_BLOCKS, -1, width)
+            scores = jax.vmap(lambda block: block @ hidden.reshape(rows, width).T)(blocks)
+            logits = scores.reshape(-1, rows).T.reshape(*leading, -1)
+        else:
+            logits = hidden @ weight.T
+        return logits[..., : self.vocab_size]

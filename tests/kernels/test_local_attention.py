@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from griffin_kernels.local_attention import cached_attention, local_attention, merge
+from griffin_kernels.local_attention import api, cached_attention, local_attention, merge
 from griffin_kernels.local_attention.oracle import local_attention_oracle
 from griffin_kernels.local_attention.xla import block_pairs, choose_block
 from hypothesis import given
@@ -222,3 +222,26 @@ def test_no_tokens_give_no_outputs():
     empty = jnp.zeros((0, 2, HEAD_DIM))
     out, lse = local_attention(empty, empty, empty, jnp.zeros(0, jnp.int32), window_size=3)
     assert (out.shape, lse.shape) == ((0, 2, HEAD_DIM), (0, 2))
+
+
+@pytest.mark.parametrize("slots", [6, 13])
+def test_cached_keys_in_blocks_are_all_of_them_at_once(slots, monkeypatch):
+    rng = np.random.default_rng(slots)
+    q = jnp.asarray(rng.standard_normal((5, 4, HEAD_DIM)), jnp.float32)
+    k, v = jnp.asarray(rng.standard_normal((2, slots, 2, HEAD_DIM)), jnp.float32)
+    dout = jnp.asarray(rng.standard_normal(q.shape), jnp.float32)
+    visible = jnp.asarray(rng.random((5, slots)) < 0.4).at[2].set(False).at[3, slots // 2 :].set(False)
+
+    def run(q, k, v):
+        out, lse = cached_attention(q, k, v, visible)
+        return jnp.vdot(dout, out) + jnp.where(jnp.isfinite(lse), lse, 0).sum(), (out, lse)
+
+    whole = jax.grad(run, argnums=(0, 1, 2), has_aux=True)(q, k, v)
+    monkeypatch.setattr(api, "_SCORES", 20 * 4)  # four keys a block
+    blocks = jax.grad(run, argnums=(0, 1, 2), has_aux=True)(q, k, v)
+    assert_close(blocks[0], whole[0], "gradient", tol=tolerance(np.float32, slots))
+    (out, lse), (all_out, all_lse) = blocks[1], whole[1]
+    assert_close(out, all_out, "out", tol=tolerance(np.float32, slots))
+    np.testing.assert_array_equal(jnp.isneginf(lse), jnp.isneginf(all_lse))
+    some = jnp.isfinite(all_lse)
+    assert_close(lse[some], all_lse[some], "lse", tol=tolerance(np.float32, slots))

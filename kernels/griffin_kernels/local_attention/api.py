@@ -10,6 +10,9 @@ from jaxtyping import Array, Bool, Float, Int
 from griffin_kernels.local_attention.xla import blockwise_attention, choose_block
 from griffin_kernels.operation import varying_alike
 
+_SCORES = 2**24
+"""Scores that `cached_attention` holds at once, 64 MiB of float32."""
+
 
 def local_attention(
     q: Float[Array, "seq_len num_heads head_dim"],
@@ -66,10 +69,46 @@ def cached_attention(
 ) -> tuple[Float[Array, "seq_len num_heads head_dim"], Float[Array, "seq_len num_heads"]]:
     """Computes softmax attention over the cached keys that each query may see, possibly none.
 
+    Where several queries meet many keys, keys are taken a block at a time, so that memory does not grow with both.
+
     Returns:
       `(out, lse)` as `local_attention`; where nothing is visible `out` is 0 and `lse` is -inf.
     """
     check_heads(q, k)
+    slots = k.shape[0]
+    blocks = -(-q.shape[0] * q.shape[1] * slots // _SCORES)
+    if q.shape[0] == 1 or blocks <= 1:
+        return _attend(q, k, v, visible)
+    block = -(-slots // blocks)
+    pad = blocks * block - slots
+    k, v = (jnp.pad(z, ((0, pad), (0, 0), (0, 0))).reshape(blocks, block, *z.shape[1:]) for z in (k, v))
+    visible = jnp.pad(visible, ((0, 0), (0, pad))).reshape(-1, blocks, block)
+
+    def step(carry, inputs):
+        return _joined(carry, _attend(q, *inputs)), None
+
+    wide = np.promote_types(q.dtype, jnp.float32)
+    start = jnp.zeros(q.shape, wide), jnp.full(q.shape[:2], -jnp.inf, wide)
+    start, _ = varying_alike(start, (q, k, v, visible))
+    (out, lse), _ = jax.lax.scan(step, start, (k, v, jnp.moveaxis(visible, 1, 0)))
+    return out.astype(q.dtype), lse
+
+
+def _joined(first, second):
+    """The running softmax over two sets of keys, each possibly empty; the values stay wide."""
+    (out_1, lse_1), (out_2, lse_2) = first, second
+    top = jnp.maximum(lse_1, lse_2)
+    top = jnp.where(jnp.isfinite(top), top, 0)
+    share_1, share_2 = jnp.exp(lse_1 - top), jnp.exp(lse_2 - top)
+    total = share_1 + share_2
+    there = total > 0
+    safe = jnp.where(there, total, 1)
+    mixed = share_1[..., None] * out_1 + share_2[..., None] * out_2.astype(out_1.dtype)
+    return mixed / safe[..., None], jnp.where(there, top + jnp.log(safe), -jnp.inf)
+
+
+def _attend(q, k, v, visible):
+    """`cached_attention` with all scores at once."""
     seq_len, num_heads, head_dim = q.shape
     wide = np.promote_types(q.dtype, jnp.float32)
     product = partial(jnp.matmul, preferred_element_type=wide)
