@@ -109,7 +109,7 @@ def run(argv: list[str]) -> int:
             f"There is no text to write: the model was trained on the task {loaded.config.data.task}.\n"
             f"  {switches.run}\n  Name a run of a task of text, or look at what this one came to: its metrics.jsonl."
         )
-    stops = [tokenizer.document, *(_stop_token(text, tokenizer) for text in switches.stop)]
+    stops = [*tokenizer.ends, *(_stop_token(text, tokenizer) for text in switches.stop)]
     try:
         sampling = Sampling(
             switches.temperature, switches.top_k, switches.top_p, switches.min_p, switches.repetition_penalty
