@@ -158,3 +158,23 @@ def test_the_command_that_is_shown_is_understood():
     (text,) = re.findall(r"^```\n(griffin ablate.*?)^```$", PLANS, re.MULTILINE | re.DOTALL)
     plan, _, chosen = read(shlex.split(text.replace("\\\n", " "))[2:])
     assert (len(plan.variants), chosen.dry_run) == (3, True)
+
+
+def test_the_engine_writes_as_shown(tmp_path, monkeypatch, capsys):
+    from types import SimpleNamespace
+
+    import griffin_eqx as gx
+    from griffin_eqx.config import ModelConfig
+    from griffin_eqx.data import ByteTokenizer
+
+    text = (DOCS / "sampling.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    config = ModelConfig("local_mqa[head_dim=8,window_size=4]", width=16, mlp_width=16, vocab_size=257)
+    model = jax.jit(lambda: gx.LanguageModel.init(config, key=jax.random.key(0)))()
+    monkeypatch.setattr(gx, "load", lambda path: SimpleNamespace(model=model, tokenizer=ByteTokenizer()))
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(shown, "sampling.md", "exec"), names)
+    assert [len(row) for row in names["ten"].tokens] == [100] * 10
+    assert len(names["back"]) == 2
+    assert capsys.readouterr().out
