@@ -307,6 +307,8 @@ class _Run:
     def trained(self, state: TrainState, profiler: Profiler, stop: Callable[[int], bool]) -> LanguageModel:
         """Steps, evaluations and saves."""
         config = self.config.train
+        if self.data.tokenizer is not None and self.data.tokenizer.file is not None:
+            self.progress.say("cutting the text into tokens ...")
         batch, continues, size = self.data.batch(self.step)
         self.progress.say("compiling the training step ...")
         started = time.monotonic()

@@ -8,11 +8,12 @@ import numpy as np
 
 from griffin_eqx import registry
 from griffin_eqx.config import Config, ModelConfig
-from griffin_eqx.errors import CheckpointError
+from griffin_eqx.errors import CheckpointError, ConfigError
 from griffin_eqx.model import LanguageModel
 from griffin_eqx.training import naming
 from griffin_eqx.training.differences import differences
 from griffin_eqx.training.load import load
+from griffin_eqx.training.run_directory import find
 
 
 class Start(NamedTuple):
@@ -42,11 +43,17 @@ def read_start(config: Config) -> Start:
       config: The resolved configuration.
 
     Raises:
+      ConfigError: If it is `latest`.
       CheckpointError: If it is another model, with the keys that differ.
       GriffinError: What `griffin_eqx.load` raises.
     """
     source = config.train.init_from
     assert source is not None
+    if source == "latest":
+        raise ConfigError(
+            "train.init_from=latest would be another run each time.\n"
+            f"  The newest one now is {find(source)}.\n  Name a folder."
+        )
     loaded = load(source)
     if changed := differences(_canonical(loaded.config.model), _canonical(config.model), prefix="model."):
         shown = changed[:8] + ([f"and {len(changed) - 8} more"] if len(changed) > 8 else [])

@@ -95,6 +95,15 @@ def test_another_model_is_refused_with_what_differs_before_anything_is_made(tmp_
     assert not (tmp_path / "second").exists()
 
 
+def test_the_newest_run_is_no_name_of_weights_to_start_from(source, tmp_path, monkeypatch, make_config):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    source.rename(tmp_path / "runs" / "first")
+    with pytest.raises(ConfigError, match=r"newest one now is runs/first\.\n  Name a folder\."):
+        train(make_config(pattern="rg_lru*2", init_from="latest"), run_dir=tmp_path / "second", quiet=True)
+    assert not (tmp_path / "second").exists()
+
+
 def test_a_path_that_freezes_nothing_is_refused_before_anything_is_made(tmp_path, make_config):
     with pytest.raises(ConfigError, match=r"no parameter is named 'layers\.2'"):
         train(make_config(pattern="rg_lru*2", freeze=("layers.2",)), run_dir=tmp_path / "run", quiet=True)
