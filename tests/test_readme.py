@@ -43,7 +43,7 @@ def _argv(line):
     """The arguments of one line of the README, on a small budget."""
     words = shlex.split(line)
     assert words.pop(0) == "griffin"
-    others = ("info", "blocks", "tasks", "doctor", "new", "ablate")
+    others = ("convert", "info", "blocks", "tasks", "doctor", "new", "ablate")
     verb = next(word for word in words if word in BUDGET or word in others)
     if verb == "ablate" and "--dry-run" not in words:
         words.append("--dry-run")  # tests/ablation runs some

@@ -131,6 +131,8 @@ class Layout:
         def write(theirs: str) -> np.ndarray:
             row, spec = self.rows[theirs], self.specs[theirs]
             array = row.change.out([part(name) for name in row.ours])
+            if array.dtype == spec.dtype:
+                return array
             narrow = array.astype(spec.dtype)
             if not rounding and not np.array_equal(narrow.astype(array.dtype), array, equal_nan=True):
                 raise WeightsError(

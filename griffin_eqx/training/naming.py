@@ -106,11 +106,13 @@ def assemble(template: Any, read: Callable[[str], np.ndarray]) -> Any:
 
     def gather(leaf: Any, place: _Place) -> Array:
         if place.axis is None:
-            return jnp.array(read(place.names[0]), copy=True)
-        whole = np.empty(leaf.shape, leaf.dtype)
-        for row, name in enumerate(place.names):
-            np.moveaxis(whole, place.axis, 0)[row] = read(name)
-        return jnp.array(whole, copy=True)
+            whole = read(place.names[0])
+        else:
+            whole = np.empty(leaf.shape, leaf.dtype)
+            for row, name in enumerate(place.names):
+                np.moveaxis(whole, place.axis, 0)[row] = read(name)
+        # Waited for, or the copies to come would keep all that they are made from.
+        return jax.block_until_ready(jnp.array(whole, copy=True))
 
     pairs = zip(jax.tree.leaves(_arrays(template)), _places(template), strict=True)
     return _with_leaves(template, [gather(leaf, place) for leaf, place in pairs])
