@@ -38,8 +38,8 @@ def test_local_tasks_of_every_kind(run_dir, tmp_path, monkeypatch):
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
-    import lm_eval
-    from lm_eval.tasks import TaskManager
+    import lm_eval  # pyright: ignore[reportMissingImports]
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
     from griffin_eqx.evaluation.lm_eval import GriffinLM
     from griffin_eqx.evaluation.scorer import Scorer
