@@ -118,11 +118,11 @@ def run(models, dtype, greedy_tokens):
                 outcome = references.hugging_face(model, dtype, greedy_tokens, f"{folder}/hf")
                 weights = interop.open_weights(f"{folder}/hf", window="hf")
                 net = interop.to_model(weights)
-                add(
-                    "Hugging Face",
-                    model,
-                    compare("hf", net, weights.config, model, outcome, "hf", greedy_tokens),
+                wide = (
+                    references.hugging_face(model, "rounded", 1, f"{folder}/wide").logits if narrow else None
                 )
+                figures = compare("hf", net, weights.config, model, outcome, "hf", greedy_tokens, wide)
+                add("Hugging Face", model, figures)
                 _round_trip(Path(folder) / "hf", wrong)
             if in_deepmind(model):
                 outcome, params = references.deepmind(model, dtype, greedy_tokens, f"{folder}/rg")
@@ -171,14 +171,17 @@ def _round_trip(path: Path, wrong: list) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="the small models alone, 40 tokens of text")
-    small = parser.parse_args().small
+    parser.add_argument("--only", nargs="+", default=(), metavar="MODEL", help="these models alone")
+    given = parser.parse_args()
+    small, only = given.small, given.only
     rows, wrong = [], []
     plan = [("float32", [*LARGE, *SMALL]), ("bfloat16", [*LARGE[:2], *SMALL[:2]])]
     for dtype, models in [("float32", SMALL[:3])] if small else plan:
+        models = [model for model in models if not only or model.name in only]
         found = run(models, dtype, 40 if small else 200)
         rows += found[0]
         wrong += found[1]
-        if not small:
+        if not small and not only:
             RESULTS.write_text(_table(rows))
     for row in wrong:
         print("WRONG", *row)

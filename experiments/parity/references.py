@@ -136,7 +136,7 @@ def griffin_config(model: Model) -> Any:
         attention_window_size=model.window,
         logits_soft_cap=model.cap,
         # Its usual scan on a CPU is 128 steps written out, which takes minutes to compile twice for each layer.
-        scan_type=scans.ASSOCIATIVE_NATIVE if model.length > 64 else scans.AUTO,
+        scan_type=scans.ASSOCIATIVE_NATIVE if model.length > 16 else scans.AUTO,
     )
 
 
