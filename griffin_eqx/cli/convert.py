@@ -97,6 +97,7 @@ def _next(path: Path, to: str) -> str:
         return f"RecurrentGemmaForCausalLM.from_pretrained({str(path)!r})  # in Python with transformers"
     if to == "deepmind":
         params = str(path / "params")
-        return f'recurrentgemma.jax.load_parameters({params!r}, "single_device")  # in Python with recurrentgemma'
+        # Their own `load_parameters` fails with Orbax 0.12.8, on folders of its own as well.
+        return f"orbax.checkpoint.PyTreeCheckpointer().restore({params!r})  # in Python with recurrentgemma"
     tensors = str(path / "model.safetensors")
     return f"model.load_state_dict(safetensors.torch.load_file({tensors!r}))  # in Python with recurrentgemma"
