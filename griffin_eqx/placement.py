@@ -46,16 +46,27 @@ def describe_placement(config: Config, mesh: MeshShape) -> PlacementSummary:
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     moments = eqx.filter_eval_shape(optimizer.init, model)
     arrays = place(model, mesh)
-    rows = config.data.batch_size
-    if rows % mesh.data:
-        raise MeshError(
-            f"The mesh {mesh} cannot divide a batch: data.batch_size={rows} over data={mesh.data}.\n"
-            f"  Take --data.batch_size {-(-rows // mesh.data) * mesh.data}, or fewer devices along data."
-        )
+    check_batch(config, mesh)
     return PlacementSummary(
         arrays=tuple(arrays),
         parameter_bytes=sum(each.bytes_per_device for each in arrays),
         optimizer_bytes=sum(each.bytes_per_device for each in place(moments, mesh)),
-        rows=rows // mesh.data,
+        rows=config.data.batch_size // mesh.data,
         tokens=-(-config.data.seq_len // mesh.sequence),
     )
+
+
+def check_batch(config: Config, mesh: MeshShape) -> None:
+    """Checks that a mesh divides the rows of a batch, and of each part that it is cut into.
+
+    Raises:
+      MeshError: If it does not.
+    """
+    rows, parts = config.data.batch_size, config.optimizer.accumulation
+    if rows % (parts * mesh.data):
+        cut = f" in {parts} parts (optimizer.accumulation)" if parts > 1 else ""
+        raise MeshError(
+            f"The mesh {mesh} cannot divide a batch: data.batch_size={rows}{cut} over data={mesh.data}.\n"
+            f"  Take --data.batch_size {-(-rows // (parts * mesh.data)) * parts * mesh.data}, or fewer devices "
+            "along data."
+        )

@@ -4,6 +4,7 @@ A field `weight: Float[Array, "width lru_width"]` is placed by the names in its 
 ours; optimizer state, which repeats the model's modules, lies as the parameters do (ZeRO).
 """
 
+import contextlib
 import inspect
 import math
 import typing
@@ -129,6 +130,12 @@ def make_mesh(shape: MeshShape) -> Mesh:
             f"  Meshes of {count}: {'  '.join(map(str, like))}"
         )
     return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def virtual_devices(count: int) -> None:
+    """Lets this CPU pass for that many devices, where there is no accelerator and JAX has not started yet."""
+    with contextlib.suppress(RuntimeError):  # it has started: what there is, is all there is
+        jax.config.update("jax_num_cpu_devices", count)
 
 
 def _place(tree, shape: MeshShape, leading) -> Iterator[tuple[Placed, str | None]]:

@@ -18,6 +18,8 @@ class Train(ModelSwitches):
       quiet: Print nothing.
       debug_nan: Stop at the first loss that is not finite, and name the layer that it comes from.
       profile: Record a few steps with JAX's profiler, in profile/ of the run directory.
+      mesh: Devices to train over, such as data=2,model=4. Without an accelerator they are virtual ones of this CPU,
+        which show that it works and not how fast.
     """
 
     run_dir: Text = None
@@ -25,6 +27,7 @@ class Train(ModelSwitches):
     quiet: Flag = False
     debug_nan: Flag = False
     profile: Flag = False
+    mesh: Text = None
 
 
 INIT_FROM = "--init-from"
@@ -33,6 +36,13 @@ INIT_FROM = "--init-from"
 def run(argv: list[str]) -> int:
     """Runs the command."""
     config, switches = configure(spelt_out(argv), Train, prog="griffin train")
+    from griffin_eqx.mesh import parse_mesh
+
+    mesh = None if switches.mesh is None else parse_mesh(switches.mesh)
+    if mesh is not None:
+        from griffin_eqx.sharding import virtual_devices
+
+        virtual_devices(mesh.num_devices)
     from griffin_eqx.training.loop import train
 
     result = train(
@@ -42,6 +52,7 @@ def run(argv: list[str]) -> int:
         quiet=switches.quiet,
         debug_nan=switches.debug_nan,
         profile=switches.profile,
+        mesh=mesh,
     )
     sys.stdout.flush()
     return 0 if result.finished else INTERRUPTED

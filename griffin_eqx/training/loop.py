@@ -8,14 +8,15 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import msgspec
+import numpy as np
 
 from griffin_eqx import presets, tasks
 from griffin_eqx.config import Config
 from griffin_eqx.cpu_memory import keep_freed_memory, peak_memory, release_freed_memory
 from griffin_eqx.data import Tokenizer
 from griffin_eqx.errors import DivergedError
+from griffin_eqx.mesh import MeshShape
 from griffin_eqx.model import LanguageModel, count_parameters
 from griffin_eqx.sampling import generate
 from griffin_eqx.task import HIGHER_IS_BETTER, AbstractTask, EvalSet, Metric, Split
@@ -28,6 +29,7 @@ from griffin_eqx.training.evaluation import evaluate
 from griffin_eqx.training.freezing import frozen_parts
 from griffin_eqx.training.metrics import MetricsWriter
 from griffin_eqx.training.objective import TokenBatch
+from griffin_eqx.training.on_mesh import OnMesh
 from griffin_eqx.training.optimizer import schedule
 from griffin_eqx.training.outcome import RunOutcome, SetOutcome, read_outcome, write_outcome
 from griffin_eqx.training.profiling import Profiler
@@ -77,6 +79,7 @@ def train(
     quiet: bool = False,
     debug_nan: bool = False,
     profile: bool = False,
+    mesh: MeshShape | None = None,
     stop: Callable[[int], bool] | None = None,
     watch: Watch | None = None,
 ) -> Result:
@@ -92,6 +95,8 @@ def train(
       quiet: Print nothing.
       debug_nan: Stop at the first loss that is not finite and say which layer it comes from.
       profile: Record a few steps with JAX's profiler, into `profile/` of the run directory.
+      mesh: The devices that it runs on, as a mesh; one device when None. A run may go on over another mesh: its
+        state is the same to the bit, what comes of it differs in the last digits.
       stop: Asked before the first step and after every one, with the number of steps done; True saves and
         returns.
       watch: Told how training goes, at most five times a second: steps done, loss, tokens a second.
@@ -103,6 +108,7 @@ def train(
       ConfigError, PatternError: If the configuration is wrong, or `train.freeze` names nothing.
       DataError: If the data is missing or too short.
       RunError: If the run directory cannot be used: taken, of another configuration, not writable.
+      MeshError: If there are not as many devices, or the mesh cannot divide the model or a batch.
       CheckpointError: If a checkpoint is damaged or cannot be written, or `train.init_from` is another model.
       DivergedError: If too many updates in a row were skipped because loss or gradient were not finite.
     """
@@ -118,7 +124,8 @@ def train(
     frozen = frozen_parts(config)
     fresh = not checkpoints.steps(path / layout.CHECKPOINTS)
     start = read_start(config) if fresh and config.train.init_from is not None else None
-    data = _Data(config, task, task.tokenizer(tasks.choose(config.data.task).options, at_hand))
+    on_mesh = OnMesh(mesh, config)
+    data = _Data(config, task, task.tokenizer(tasks.choose(config.data.task).options, at_hand), on_mesh)
     with (
         asked_to_stop() as asked,
         layout.claimed(
@@ -130,7 +137,7 @@ def train(
         Progress(config.train.steps, quiet=quiet) as progress,
         Checkpoints(path / layout.CHECKPOINTS, keep=config.train.keep_checkpoints) as saved,
     ):
-        run = _Run(config, path, data, saved, progress, watch, start=start, debug_nan=debug_nan)
+        run = _Run(config, path, data, saved, progress, watch, on_mesh, start=start, debug_nan=debug_nan)
         for part in frozen:
             progress.say(f"frozen by {part.path}: {len(part.names)} arrays, {part.size:,} parameters")
         if start is not None:
@@ -144,11 +151,12 @@ def train(
 class _Data:
     """What a run's task gives, batches on the device."""
 
-    def __init__(self, config: Config, task: AbstractTask, tokenizer: Tokenizer | None):
+    def __init__(self, config: Config, task: AbstractTask, tokenizer: Tokenizer | None, on_mesh: OnMesh):
         self.task = task
+        self._on_mesh = on_mesh
         self.tokenizer = tokenizer
         self._seed = config.train.seed
-        self._none_continues = jnp.zeros(config.data.batch_size, bool)
+        self._none_continues = on_mesh.rows(np.zeros(config.data.batch_size, bool))
         # Both before training starts: text may be too short for the longest rows.
         most = config.train.eval_tokens or None
         self.validation = task.eval_sets("validation", most)
@@ -159,8 +167,8 @@ class _Data:
         batch = self.task.train_batch(self._seed, step)
         continues = self.task.continues(step)
         return (
-            TokenBatch(*jax.device_put(tuple(batch))),
-            self._none_continues if continues is None else jnp.asarray(continues),
+            self._on_mesh.batch(batch),
+            self._none_continues if continues is None else self._on_mesh.rows(continues),
             self.task.num_bytes(batch.targets),
         )
 
@@ -184,12 +192,14 @@ class _Run:
         saved: Checkpoints,
         progress: Progress,
         watch: Watch | None,
+        on_mesh: OnMesh,
         *,
         start: Start | None,
         debug_nan: bool,
     ):
         self.start = start
         self.config = config
+        self.on_mesh = on_mesh
         self.path = path
         self.data = data
         self.saved = saved
@@ -297,12 +307,14 @@ class _Run:
         train = self.config.train
         key = jax.random.key(train.seed if train.init_seed is None else train.init_seed)
         if self.step == 0:
-            state = init_state(self.config, key=key)
+            state = self.on_mesh.built(lambda: init_state(self.config, key=key))
             if self.start is None:
                 return state
-            return eqx.tree_at(lambda s: s.model, state, started(state.model, self.start))
+            model = started(state.model, self.start)
+            return self.on_mesh.lay(eqx.tree_at(lambda s: s.model, state, model))
         template = eqx.filter_eval_shape(lambda: init_state(self.config, key=key))
-        return checkpoints.restore(self.saved.directory, self.step, template, self.config.model)
+        restored = checkpoints.restore(self.saved.directory, self.step, template, self.config.model)
+        return self.on_mesh.lay(restored)
 
     def trained(self, state: TrainState, profiler: Profiler, stop: Callable[[int], bool]) -> LanguageModel:
         """Steps, evaluations and saves."""
@@ -312,7 +324,7 @@ class _Run:
         batch, continues, size = self.data.batch(self.step)
         self.progress.say("compiling the training step ...")
         started = time.monotonic()
-        step = make_step(self.config).compile(state, batch, continues)
+        step = make_step(self.config, lay=self.on_mesh.lay).compile(state, batch, continues)
         release_freed_memory()
         self.schedule(0)
         self.compile_seconds = time.monotonic() - started

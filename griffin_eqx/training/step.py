@@ -112,10 +112,14 @@ class CompiledStep:
         return self.executable((batch, continues, self._peak), state)
 
 
-def make_step(config: Config) -> Step:
+def make_step(config: Config, *, lay: Callable[[TrainState], TrainState] = lambda state: state) -> Step:
     """Builds the update; compiles nothing yet.
 
     A batch whose loss or gradient norm is not finite changes neither weights nor optimizer.
+
+    Args:
+      config: The run.
+      lay: Puts the new state where it is to lie (`OnMesh.lay`).
     """
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     parts = config.optimizer.accumulation
@@ -175,6 +179,6 @@ def make_step(config: Config) -> Step:
             skipped=jnp.where(finite, 0, state.skipped + 1),
             cache=cache,
         )
-        return new_state, Metrics(nll, targets, grad_norm, finite)
+        return lay(new_state), Metrics(nll, targets, grad_norm, finite)
 
     return Step(update, config.optimizer.learning_rate)

@@ -30,14 +30,16 @@ def compile_once(monkeypatch):
     """Sessions of one configuration share the compiled step; other processes compile their own."""
 
     class Shared:
-        def __init__(self, config):
+        def __init__(self, config, *, lay):
             self.config = config
+            self.lay = lay
 
         def compile(self, *inputs):
             train = msgspec.structs.replace(self.config.train, seed=0, init_seed=None)
-            key = dumps(msgspec.structs.replace(self.config, train=train))
+            places = {str(getattr(leaf, "sharding", "")) for leaf in jax.tree.leaves(inputs)}
+            key = dumps(msgspec.structs.replace(self.config, train=train)) + str(sorted(places))
             if key not in _COMPILED:
-                _COMPILED[key] = make_step(self.config).compile(*inputs)
+                _COMPILED[key] = make_step(self.config, lay=self.lay).compile(*inputs)
             return _COMPILED[key]
 
     monkeypatch.setattr(loop, "make_step", Shared)
