@@ -9,13 +9,14 @@ import jax
 
 from griffin_eqx import registry, tasks
 from griffin_eqx.config import Config
+from griffin_eqx.mesh import MeshShape
 from griffin_eqx.pattern import Pattern
 from griffin_eqx.task import AbstractTask
 
 _PACKAGES = ("griffin_eqx", "jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def environment(config: Config, task: AbstractTask) -> dict[str, Any]:
+def environment(config: Config, task: AbstractTask, mesh: MeshShape | None = None) -> dict[str, Any]:
     """Versions, devices, commit and digests. Chosen facts only: environment variables may hold secrets."""
     device = jax.devices()[0]
     blocks = sorted({layer.name for layer in Pattern.parse(config.model.pattern).layers})
@@ -25,6 +26,7 @@ def environment(config: Config, task: AbstractTask) -> dict[str, Any]:
         "blocks": {name: registry.find(name).distribution for name in blocks},
         "platform": platform.platform(),
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "mesh": None if mesh is None else mesh._asdict(),
         "commit": _commit(),
         "task": {"name": config.data.task, "distribution": tasks.find(task.name).distribution},
         "data": {"digest": task.digest, **task.facts()},

@@ -131,7 +131,7 @@ def train(
         layout.claimed(
             path,
             config,
-            environment(config, task) | ({} if start is None else {"init_from": start.facts()}),
+            environment(config, task, mesh) | ({} if start is None else {"init_from": start.facts()}),
             data.tokenizer and data.tokenizer.file,
         ),
         Progress(config.train.steps, quiet=quiet) as progress,

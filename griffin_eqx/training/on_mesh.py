@@ -48,13 +48,12 @@ class OnMesh:
         if self._mesh is None:
             return state
         arrays, static = eqx.partition(state, eqx.is_array)
-        whole = _without_cache(arrays)
-        places = _with_cache(
-            shardings(whole, self._mesh),
-            shardings(arrays.cache, self._mesh, leading=("batch", "num_layers")),
-        )
         put = jax.lax.with_sharding_constraint if _is_traced(arrays) else jax.device_put
-        return eqx.combine(put(arrays, places), static)
+        rest = TrainState(arrays.model, arrays.optimizer, arrays.step, arrays.skipped, None)
+        rest = put(rest, shardings(rest, self._mesh))
+        cache = put(arrays.cache, shardings(arrays.cache, self._mesh, leading=("batch", "num_layers")))
+        laid = TrainState(rest.model, rest.optimizer, rest.step, rest.skipped, cache)
+        return eqx.combine(laid, static)
 
     def built(self, build: Callable[[], TrainState]) -> TrainState:
         """A new state in its place: laid inside of the program, so that no device ever holds more than its part."""
@@ -82,14 +81,6 @@ class OnMesh:
         if self._mesh is None:
             return jax.numpy.asarray(continues)
         return jax.device_put(continues, NamedSharding(self._mesh, PartitionSpec("data")))
-
-
-def _without_cache(state: TrainState) -> TrainState:
-    return TrainState(state.model, state.optimizer, state.step, state.skipped, None)
-
-
-def _with_cache(state: TrainState, cache: Any) -> TrainState:
-    return TrainState(state.model, state.optimizer, state.step, state.skipped, cache)
 
 
 def _is_traced(tree: Any) -> bool:
