@@ -117,23 +117,25 @@ def shardings(tree: Any, mesh: Mesh, *, leading: tuple[str, ...] = ("num_layers"
 
 
 def make_mesh(shape: MeshShape) -> Mesh:
-    """The mesh of that shape over this program's devices.
+    """The mesh of that shape over this program's devices, the first of them where there are more.
 
     Raises:
-      MeshError: If there are fewer or more devices.
+      MeshError: If there are fewer.
     """
     count = jax.device_count()
-    if count != shape.num_devices:
+    if count < shape.num_devices:
         like = sorted(meshes(count), key=_distance(shape))[:3]
         raise MeshError(
             f"The mesh {shape} has {shape.num_devices} devices and this program {count}.\n  --mesh {shape}\n"
             f"  Meshes of {count}: {'  '.join(map(str, like))}"
         )
-    return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    devices = jax.devices()[: shape.num_devices]
+    return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def virtual_devices(count: int) -> None:
-    """Lets this CPU pass for that many devices, where there is no accelerator and JAX has not started yet."""
+    """Lets this CPU pass for that many devices at least, where there is no accelerator and JAX has not started yet."""
+    count = max(count, jax.config.jax_num_cpu_devices)
     with contextlib.suppress(RuntimeError):  # it has started: what there is, is all there is
         jax.config.update("jax_num_cpu_devices", count)
 

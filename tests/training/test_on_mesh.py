@@ -112,7 +112,7 @@ def test_tokens_that_a_mesh_does_not_divide_are_followed_by_padding(config):
         ({"batch_size": 6}, WHOLE, "data.batch_size=6 over data=8"),
         ({"accumulation": 2}, WHOLE, r"data.batch_size=8 in 2 parts .* over data=8"),
         ({}, MeshShape(data=3), "data.batch_size=8 over data=3"),
-        ({}, MeshShape(data=4), "has 4 devices and this program 8"),
+        ({"batch_size": 64}, MeshShape(data=64), "has 64 devices and this program 8"),
     ],
 )
 def test_a_mesh_that_cannot_be_is_refused_before_anything_is_written(
