@@ -135,7 +135,7 @@ def make_mesh(shape: MeshShape) -> Mesh:
 
 def virtual_devices(count: int) -> None:
     """Lets this CPU pass for that many devices at least, where there is no accelerator and JAX has not started yet."""
-    count = max(count, jax.config.jax_num_cpu_devices)
+    count = max(count, jax.config.jax_num_cpu_devices)  # pyright: ignore[reportAttributeAccessIssue]
     with contextlib.suppress(RuntimeError):  # it has started: what there is, is all there is
         jax.config.update("jax_num_cpu_devices", count)
 
