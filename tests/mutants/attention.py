@@ -148,10 +148,10 @@ MUTANTS = (
     _local(
         name="single-token-without-cache",
         law="streaming",
-        old="if cache is None or seq_len == 0:",
-        new="if cache is None or seq_len <= 1:",
+        old="mixed, cache = self._attend_to_one(q, k, v, layout, cache)",
+        new="mixed, _ = self._attend_to_one(q, k, v, layout, cache)",
         traps=(29,),
-        why="one token goes a path of its own",
+        why="one token goes a path of its own, which leaves the cache as it was",
     ),
     _local(
         name="huge-padding-poisons-scores",
