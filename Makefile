@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test browser-test eval-test thorough core lint types imports check clean
+.PHONY: demo test browser-test eval-test parity thorough core lint types imports check clean
 
 demo: $(VENV)/installed-report
 	$(BIN)/griffin ablate experiments/demo/plan.toml
