@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from griffin_eqx import registry
 from griffin_eqx.block import AbstractBlock, Cache, Dims, SequenceLayout, resolve_layout
-from griffin_eqx.config import ModelConfig
+from griffin_eqx.config import Config, ModelConfig
 from griffin_eqx.errors import ConfigError
 from griffin_eqx.nn import Embedding, GatedMLP, Policy, RMSNorm
 from griffin_eqx.pattern import Pattern
@@ -337,6 +337,19 @@ class LanguageModel(eqx.Module):
         """Floating-point operations of one forward pass over one sequence, logits included."""
         width = self.embedding.weight.shape[1]
         return self.stack.flops(seq_len) + 2 * seq_len * width * self.embedding.vocab_size
+
+
+def template(config: Config) -> LanguageModel:
+    """The model with `jax.ShapeDtypeStruct`s for arrays, in the run's dtypes: nothing is allocated.
+
+    Raises:
+      ConfigError: If `vocab_size` is missing, or the precision or a default option is wrong.
+      PatternError: If a block or option is.
+    """
+    policy = Policy.parse(config.train.precision)
+    return eqx.filter_eval_shape(
+        lambda: LanguageModel.init(config.model, policy=policy, key=jax.random.key(0))
+    )
 
 
 def capture(

@@ -7,11 +7,10 @@ import jax
 
 from griffin_eqx.config import Config
 from griffin_eqx.mesh import MeshError, MeshShape
-from griffin_eqx.model import LanguageModel
-from griffin_eqx.nn import Policy
+from griffin_eqx.model import template
 from griffin_eqx.sharding import Placed, place
 from griffin_eqx.summary import with_vocabulary
-from griffin_eqx.training.optimizer import make_optimizer
+from griffin_eqx.training.step import init_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,13 +18,15 @@ class PlacementSummary:
     """Where a training's arrays lie on a mesh.
 
     Attributes:
+      mesh: The mesh.
       arrays: The model's parameters, one entry an array; layers of one kind are one array.
       parameter_bytes: Parameters, a device. Gradients take as much while a step runs.
-      optimizer_bytes: Moments of the optimizer, a device.
+      optimizer_bytes: Moments of the optimizer, a device; what `train.freeze` names has none.
       rows: Rows of a batch, a device.
       tokens: Tokens of a row, a device; the last device may hold fewer.
     """
 
+    mesh: MeshShape
     arrays: tuple[Placed, ...]
     parameter_bytes: int
     optimizer_bytes: int
@@ -41,16 +42,14 @@ def describe_placement(config: Config, mesh: MeshShape) -> PlacementSummary:
       PatternError: If a block or option of the pattern is wrong.
     """
     config = with_vocabulary(config)
-    policy = Policy.parse(config.train.precision)
-    model = eqx.filter_eval_shape(LanguageModel.init, config.model, policy=policy, key=jax.random.key(0))
-    optimizer = make_optimizer(config.optimizer, config.train.steps)
-    moments = eqx.filter_eval_shape(optimizer.init, model)
-    arrays = place(model, mesh)
+    state = eqx.filter_eval_shape(lambda: init_state(config, key=jax.random.key(0)))
+    arrays = place(template(config), mesh)
     check_batch(config, mesh)
     return PlacementSummary(
+        mesh=mesh,
         arrays=tuple(arrays),
         parameter_bytes=sum(each.bytes_per_device for each in arrays),
-        optimizer_bytes=sum(each.bytes_per_device for each in place(moments, mesh)),
+        optimizer_bytes=sum(each.bytes_per_device for each in place(state.optimizer, mesh)),
         rows=config.data.batch_size // mesh.data,
         tokens=-(-config.data.seq_len // mesh.sequence),
     )

@@ -9,7 +9,7 @@ import msgspec
 
 from griffin_eqx import registry
 from griffin_eqx.config import Config
-from griffin_eqx.model import LanguageModel, count_parameters
+from griffin_eqx.model import count_parameters, template
 from griffin_eqx.nn import Policy
 
 
@@ -81,7 +81,7 @@ def describe(config: Config, *, seq_len: int | None = None) -> ModelSummary:
         raise ValueError(f"seq_len={seq_len} must be at least 1.")
     policy = Policy.parse(config.train.precision)
     pattern = registry.resolve(config.model.pattern)
-    model = eqx.filter_eval_shape(LanguageModel.init, config.model, policy=policy, key=jax.random.key(0))
+    model = template(config)
     caches = eqx.filter_eval_shape(lambda model: model.init_cache(seq_len), model)
     cache_bytes: dict[str, int] = {}
     cache_growth: dict[str, str] = {}

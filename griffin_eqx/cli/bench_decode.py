@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -17,6 +17,8 @@ from griffin_eqx.config import Config
 from griffin_eqx.errors import GriffinError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from griffin_eqx.benchmark.decode import DecodeBenchmark
     from griffin_eqx.benchmark.prefill import PrefillBenchmark
 
@@ -165,7 +167,6 @@ def _sayer(silent: bool) -> Callable[[str], None]:
 
 def _show_decode(result: "DecodeBenchmark") -> None:
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(highlight=False)
     console.print(
@@ -177,20 +178,9 @@ def _show_decode(result: "DecodeBenchmark") -> None:
             f"\n[bold]{model.name}[/]  {model.pattern}  {model.parameters:,} parameters, "
             f"{model.weight_bytes / 1e6:,.0f} MB; first token, compiling included: {model.first_token_seconds:.1f} s"
         )
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for column in (
-            "rows",
-            "context",
-            "ms a step",
-            "best",
-            "tokens/s",
-            "of the limit",
-            "cache",
-            "rows that fit",
-        ):
-            table.add_column(column, justify="right")
-        for point in model.points:
-            table.add_row(
+        heads = ("rows", "context", "ms a step", "best", "tokens/s", "of the limit", "cache", "rows that fit")
+        rows = [
+            (
                 f"{point.batch}",
                 f"{point.context:,}",
                 f"{1e3 * point.step_seconds:.1f}",
@@ -200,7 +190,9 @@ def _show_decode(result: "DecodeBenchmark") -> None:
                 f"{point.cache_bytes / 1e6:,.2f} MB",
                 f"{model.largest_batch[point.context]:,}",
             )
-        console.print(table)
+            for point in model.points
+        ]
+        console.print(_numbers(heads, rows))
     console.print(
         f"\nof the limit: the time to read weights and caches once at that rate, over the step's time; rows that fit: "
         f"into {result.memory_bytes / 1e9:g} GB, weights included",
@@ -210,7 +202,6 @@ def _show_decode(result: "DecodeBenchmark") -> None:
 
 def _show_prefill(result: "PrefillBenchmark") -> None:
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(highlight=False)
     console.print(
@@ -219,11 +210,9 @@ def _show_prefill(result: "PrefillBenchmark") -> None:
     )
     for model in result.models:
         console.print(f"\n[bold]{model.name}[/]  {model.pattern}  {model.parameters:,} parameters")
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for column in ("prompts", "tokens", "seconds", "best", "tokens/s", "first token s", "of peak"):
-            table.add_column(column, justify="right")
-        for point in model.points:
-            table.add_row(
+        heads = ("prompts", "tokens", "seconds", "best", "tokens/s", "first token s", "of peak")
+        rows = [
+            (
                 f"{point.batch}",
                 f"{point.prompt:,}",
                 f"{point.seconds:.3f}",
@@ -232,8 +221,22 @@ def _show_prefill(result: "PrefillBenchmark") -> None:
                 f"{point.first_token_seconds:.3f}",
                 f"{point.matmul_peak_fraction:.2f}",
             )
-        console.print(table)
+            for point in model.points
+        ]
+        console.print(_numbers(heads, rows))
     console.print(
         "\nof peak: the time that the weight products alone would take at that rate, over the time taken",
         style="dim",
     )
+
+
+def _numbers(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> "Table":
+    """A table of figures under their heads."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -11,8 +11,7 @@ from griffin_eqx.errors import GriffinError
 from griffin_eqx.units import binary, si
 
 if TYPE_CHECKING:
-    from griffin_eqx.config import Config
-    from griffin_eqx.mesh import MeshShape
+    from griffin_eqx.placement import PlacementSummary
     from griffin_eqx.summary import ModelSummary
 
 
@@ -42,14 +41,19 @@ def run(argv: list[str]) -> int:
     from griffin_eqx.summary import describe
 
     summary = describe(config, seq_len=switches.seq_len)
+    placement = None
+    if mesh is not None:
+        from griffin_eqx.placement import describe_placement
+
+        placement = describe_placement(config, mesh)
     if switches.json:
         cache_bytes = {**summary.cache_bytes, "total": summary.total_cache_bytes}
         answer = dataclasses.asdict(summary) | {"cache_bytes": cache_bytes}
-        print(json.dumps(answer | ({} if mesh is None else _mesh_facts(config, mesh)), indent=2))
+        print(json.dumps(answer if placement is None else answer | _mesh_facts(placement), indent=2))
     else:
         _show(summary)
-        if mesh is not None:
-            _show_mesh(config, summary, mesh)
+        if placement is not None:
+            _show_mesh(summary, placement)
     return 0
 
 
@@ -99,10 +103,7 @@ def _written(unit: tuple[str, ...], repeats: int) -> str:
     return f"{repeats} x ({' '.join(unit)})" if repeats > 1 else " ".join(unit)
 
 
-def _mesh_facts(config: "Config", mesh: "MeshShape") -> dict:
-    from griffin_eqx.placement import describe_placement
-
-    placement = describe_placement(config, mesh)
+def _mesh_facts(placement: "PlacementSummary") -> dict:
     arrays = [
         {
             "path": each.path,
@@ -115,7 +116,7 @@ def _mesh_facts(config: "Config", mesh: "MeshShape") -> dict:
         for each in placement.arrays
     ]
     return {
-        "mesh": mesh._asdict(),
+        "mesh": placement.mesh._asdict(),
         "parameter_bytes_per_device": placement.parameter_bytes,
         "optimizer_bytes_per_device": placement.optimizer_bytes,
         "rows_per_device": placement.rows,
@@ -124,14 +125,12 @@ def _mesh_facts(config: "Config", mesh: "MeshShape") -> dict:
     }
 
 
-def _show_mesh(config: "Config", summary: "ModelSummary", mesh: "MeshShape") -> None:
+def _show_mesh(summary: "ModelSummary", placement: "PlacementSummary") -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from griffin_eqx.placement import describe_placement
-
-    placement = describe_placement(config, mesh)
+    mesh, sizes = placement.mesh, placement.mesh._asdict()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
     table.add_column("array", no_wrap=True)
     table.add_column("axis=size/parts")
@@ -145,7 +144,7 @@ def _show_mesh(config: "Config", summary: "ModelSummary", mesh: "MeshShape") -> 
             blocks, repeats = summary.runs[int(unit[1])]
             table.add_row(Text(_written((blocks[int(unit[2])],), repeats)))
         axes = " ".join(
-            f"{axis}={size}" + (f"/{mesh._asdict()[onto]}" if onto else "")
+            f"{axis}={size}" + (f"/{sizes[onto]}" if onto else "")
             for size, axis, onto in zip(
                 each.shape, each.axes or ("?",) * len(each.shape), each.spec, strict=True
             )

@@ -9,6 +9,9 @@ from griffin_eqx.data.tokenizer import ByteTokenizer, Tokenizer
 HUGGING_FACE, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
 """What the two kinds of file are called in a folder of weights, and in a run directory."""
 
+TOKENIZERS = (HUGGING_FACE, SENTENCEPIECE)
+"""Both names, the one that is taken first in front."""
+
 _BYTES, _FILE = "bytes", "file:"
 
 
@@ -55,9 +58,9 @@ def open_tokenizer(name: str | Path) -> Tokenizer:
     )
 
 
-def has_tokenizer(folder: Path) -> bool:
-    """Whether `open_tokenizer` would find a file in a folder."""
-    return any((folder / file).is_file() for file in (HUGGING_FACE, SENTENCEPIECE))
+def find_tokenizer(folder: Path) -> Path | None:
+    """The tokenizer's file in a folder; None where there is none."""
+    return next((folder / name for name in TOKENIZERS if (folder / name).is_file()), None)
 
 
 def _located(given: str) -> Path:
@@ -67,14 +70,14 @@ def _located(given: str) -> Path:
     try:
         path = Path(given).expanduser()
         if path.is_dir():
-            found = [path / name for name in (HUGGING_FACE, SENTENCEPIECE) if (path / name).is_file()]
-            if not found:
+            found = find_tokenizer(path)
+            if found is None:
                 raise DataError(
                     "This folder has no tokenizer.",
                     where=f"in {given}",
                     hint=f"Put a {HUGGING_FACE} or a {SENTENCEPIECE} there, or name the file itself.",
                 )
-            return found[0]
+            return found
         if path.is_file():
             return path
     except (OSError, RuntimeError, ValueError) as error:  # too long, no such home, a NUL

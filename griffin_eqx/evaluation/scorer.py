@@ -11,6 +11,7 @@ from jaxtyping import Int
 from griffin_eqx.data import IGNORE, Tokenizer
 from griffin_eqx.model import LanguageModel
 from griffin_eqx.sampling import Engine, Sampling
+from griffin_eqx.sampling.prompts import bucket
 from griffin_eqx.training.objective import TokenBatch, evaluate_batch, init_batch_cache
 
 ROWS, CHUNK, PIECE = 8, 512, 32
@@ -108,9 +109,9 @@ class Scorer:
 
     def _together(self, rows: list[_Row]) -> list[LogLikelihood]:
         longest = max(len(row.tokens) for row in rows)
-        cache = init_batch_cache(self._model, ROWS, _bucket(longest))
+        cache = init_batch_cache(self._model, ROWS, bucket(longest))
         nats, greedy = np.zeros(ROWS), np.ones(ROWS, bool)
-        for batch in _chunks(rows, min(CHUNK, _bucket(longest))):
+        for batch in _chunks(rows, min(CHUNK, bucket(longest))):
             nll, predicted, cache = _evaluate(self._model, batch, cache)
             asked = np.asarray(batch.targets) >= 0
             nats -= np.asarray(nll, np.float64).sum(1)
@@ -162,11 +163,6 @@ def _chunks(rows: list[_Row], width: int) -> Iterator[TokenBatch]:
 def _before(text: str, words: Sequence[str]) -> str:
     places = [place for word in words if word and (place := text.find(word)) >= 0]
     return text[: min(places)] if places else text
-
-
-def _bucket(length: int) -> int:
-    """The power of two from 16 on that holds a length: few sizes, few programs."""
-    return max(16, 1 << (length - 1).bit_length())
 
 
 _evaluate: Any = eqx.filter_jit(evaluate_batch)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from griffin_eqx import presets
 from griffin_eqx.config import Config, ModelConfig, load_file
+from griffin_eqx.data.tokenizers import find_tokenizer
 from griffin_eqx.errors import WeightsError
 from griffin_eqx.interop import deepmind, folder, hugging_face
 from griffin_eqx.interop.foreign import cast
@@ -52,10 +53,10 @@ def open_weights(
         return hugging_face.read(path, window=window, dtype=wanted)
     elif str(source) == "latest" or (path / "config.toml").is_file():
         from griffin_eqx.training.load import load
-        from griffin_eqx.training.run_directory import find, kept_tokenizer
+        from griffin_eqx.training.run_directory import find
 
         loaded = load(source, which=which)
-        kept = kept_tokenizer(find(source))
+        kept = find_tokenizer(find(source))
         weights = of_model(loaded.model, loaded.config, step=loaded.step, tokenizer=kept)
     elif path.is_dir() and (deepmind.orbax_folder(path) is not None or deepmind.is_torch(path)):
         return deepmind.read(path, like=_like(like), dtype=wanted)

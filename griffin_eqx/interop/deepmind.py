@@ -17,13 +17,13 @@ import numpy as np
 
 from griffin_eqx import presets
 from griffin_eqx.config import ModelConfig
+from griffin_eqx.data.tokenizers import find_tokenizer
 from griffin_eqx.errors import WeightsError
 from griffin_eqx.interop import tensor_file
 from griffin_eqx.interop.expressible import ATTENTION, RECURRENT, Sizes, cannot_say, sizes_of
 from griffin_eqx.interop.foreign import (
     Record,
     copy_tokenizer,
-    find_tokenizer,
     foreign_weights,
     outgoing,
     read_json,

@@ -20,6 +20,7 @@ import numpy as np
 
 from griffin_eqx import registry
 from griffin_eqx.config import Config, ModelConfig, dumps, load_file
+from griffin_eqx.data.tokenizers import TOKENIZERS
 from griffin_eqx.errors import ConfigError, WeightsError
 from griffin_eqx.interop import tensor_file
 from griffin_eqx.interop.tensor_file import TensorFile, TensorSpec
@@ -31,8 +32,6 @@ FORMAT = 1
 """Version of the layout described above. A newer program reads older ones."""
 
 CONFIG, TENSORS, DESCRIPTION = "config.toml", "model.safetensors", "weights.json"
-TOKENIZERS = ("tokenizer.json", "tokenizer.model")
-"""Names that a tokenizer's file may have, the best first."""
 
 Progress = Callable[[str, int], None]
 """Told the name and the bytes of each tensor when it is done."""
@@ -137,12 +136,11 @@ def write(weights: Weights, path: Path, *, progress: Progress = lambda name, nby
     """
     config = _resolved(weights.config)
     refuse_differences(weights.specs, specs_of(config), CONFIG)
-    names = {np.dtype(dtype): name for name, dtype in tensor_file.DTYPES.items()}
     tensors: dict[str, Tensor] = {}
 
     def told(name: str) -> np.ndarray:
         array = np.asarray(weights.read(name), order="C")
-        tensors[name] = Tensor(array.shape, names[array.dtype], _sha256(array))
+        tensors[name] = Tensor(array.shape, tensor_file.NAMES[array.dtype], _sha256(array))
         progress(name, array.nbytes)
         return array
 

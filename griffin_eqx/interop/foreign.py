@@ -20,9 +20,6 @@ from griffin_eqx.interop.weights import Origin, Weights, refuse_differences, spe
 from griffin_eqx.nn import Policy
 from griffin_eqx.pattern import PatternError
 
-TOKENIZERS = ("tokenizer.json", "tokenizer.model")
-"""Names that a tokenizer's file may have, the best first."""
-
 _LONGEST_JSON = 100_000_000
 
 _FLOATS = {
@@ -189,11 +186,6 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:
     """Writes a JSON object as people like to read it."""
     path.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def find_tokenizer(path: Path) -> Path | None:
-    """The tokenizer's file in a folder, if there is one."""
-    return next((path / name for name in TOKENIZERS if (path / name).is_file()), None)
 
 
 def copy_tokenizer(tokenizer: Path | None, path: Path) -> None:

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import numpy as np
 
 from griffin_eqx.config import Config
+from griffin_eqx.data.tokenizers import find_tokenizer
 from griffin_eqx.errors import WeightsError
 from griffin_eqx.interop import tensor_file
 from griffin_eqx.interop.expressible import ATTENTION, RECURRENT, Sizes, cannot_say, sizes_of
 from griffin_eqx.interop.foreign import (
     Record,
     copy_tokenizer,
-    find_tokenizer,
     foreign_weights,
     outgoing,
     read_json,

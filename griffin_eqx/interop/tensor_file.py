@@ -40,6 +40,9 @@ DTYPES: dict[str, Any] = {
 }
 """The format's names of dtypes; those that are left out are no weights of ours."""
 
+NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+"""The way back."""
+
 _LONGEST_HEADER = 100_000_000
 """Bytes; the limit of the `safetensors` package, too."""
 
@@ -162,12 +165,11 @@ def write(
       ValueError: If a tensor is not what its spec says.
       OSError: If it cannot be written.
     """
-    names = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name, spec in specs.items():
         header[name] = {
-            "dtype": names[spec.dtype],
+            "dtype": NAMES[spec.dtype],
             "shape": list(spec.shape),
             "data_offsets": [end, end + spec.nbytes],
         }

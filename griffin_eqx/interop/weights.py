@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import equinox as eqx
-import jax
 import msgspec
 import numpy as np
 
@@ -19,7 +17,7 @@ from griffin_eqx import registry
 from griffin_eqx.config import Config, ModelConfig, TrainConfig
 from griffin_eqx.errors import WeightsError
 from griffin_eqx.interop.tensor_file import TensorSpec
-from griffin_eqx.model import LanguageModel
+from griffin_eqx.model import LanguageModel, template
 from griffin_eqx.nn import Policy
 from griffin_eqx.training import naming
 
@@ -59,19 +57,6 @@ class Weights(NamedTuple):
     step: int = 0
     origin: Origin = Origin()
     tokenizer: Path | None = None
-
-
-def template(config: Config) -> LanguageModel:
-    """The model with `jax.ShapeDtypeStruct`s for arrays: nothing is allocated.
-
-    Raises:
-      ConfigError: If the precision or a default option is wrong.
-      PatternError: If a block or option of the pattern is.
-    """
-    policy = Policy.parse(config.train.precision)
-    return eqx.filter_eval_shape(
-        lambda: LanguageModel.init(config.model, policy=policy, key=jax.random.key(0))
-    )
 
 
 def tensor_specs(model: LanguageModel) -> dict[str, TensorSpec]:

@@ -22,8 +22,7 @@ import jax
 
 from griffin_eqx.config import Config
 from griffin_eqx.errors import ConfigError
-from griffin_eqx.model import LanguageModel, Stack
-from griffin_eqx.nn import Policy
+from griffin_eqx.model import LanguageModel, Stack, template
 from griffin_eqx.training import naming
 
 Paths = tuple[str, ...]
@@ -53,11 +52,7 @@ def frozen_parts(config: Config) -> tuple[Frozen, ...]:
     paths = config.train.freeze
     if not paths:
         return ()
-    policy = Policy.parse(config.train.precision)
-    template = eqx.filter_eval_shape(
-        lambda: LanguageModel.init(config.model, policy=policy, key=jax.random.key(0))
-    )
-    sizes = {name: spec.size for name, spec in naming.specs(template).items()}
+    sizes = {name: spec.size for name, spec in naming.specs(template(config)).items()}
     parts = tuple(Frozen(path, names := matched(path, sizes), sum(sizes[n] for n in names)) for path in paths)
     if idle := [part.path for part in parts if not part.names]:
         known = sorted({_shown(name) for name in sizes})

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import equinox as eqx
-import jax
 import msgspec
 
 from griffin_eqx import tasks
@@ -13,8 +11,7 @@ from griffin_eqx.data import Tokenizer, open_tokenizer
 from griffin_eqx.errors import CheckpointError
 from griffin_eqx.interop import folder as weights_folder
 from griffin_eqx.interop.weights import to_model
-from griffin_eqx.model import LanguageModel
-from griffin_eqx.nn import Policy
+from griffin_eqx.model import LanguageModel, template
 from griffin_eqx.training import checkpoints
 from griffin_eqx.training.run_directory import CHECKPOINTS, CONFIG, find, with_kept_tokenizer
 
@@ -68,11 +65,7 @@ def load(run_dir: str | Path, *, which: Literal["best", "last"] = "best") -> Loa
     if which == "best" and config.train.keep_best:
         best = checkpoints.describe(folder, step).standing.best_step
         step = step if best is None else best
-    policy = Policy.parse(config.train.precision)
-    template = eqx.filter_eval_shape(
-        lambda: LanguageModel.init(config.model, policy=policy, key=jax.random.key(0))
-    )
-    restored = checkpoints.restore(folder, step, {"model": template}, config.model)
+    restored = checkpoints.restore(folder, step, {"model": template(config)}, config.model)
     kept = msgspec.structs.replace(config, data=with_kept_tokenizer(config.data, path))
     return Loaded(restored["model"], _task_tokenizer(kept), config, step)
 

@@ -25,7 +25,7 @@ import msgspec
 from griffin_eqx import presets
 from griffin_eqx.config import Config, DataConfig, ModelConfig, dumps, load_file
 from griffin_eqx.data import TokenizerFile
-from griffin_eqx.data.tokenizers import HUGGING_FACE, SENTENCEPIECE
+from griffin_eqx.data.tokenizers import TOKENIZERS, find_tokenizer
 from griffin_eqx.errors import RunError
 from griffin_eqx.pattern import Pattern
 from griffin_eqx.training.differences import differences
@@ -41,8 +41,7 @@ CONFIG, METRICS, CHECKPOINTS, SAMPLES, ENV = (
     "env.json",
 )
 PROFILE, LOCK, OUTCOME, FAILURE = "profile", ".lock", "outcome.jsonl", "failure.json"
-_TOKENIZERS = (HUGGING_FACE, SENTENCEPIECE)
-_OURS = (CONFIG, METRICS, CHECKPOINTS, SAMPLES, ENV, PROFILE, LOCK, OUTCOME, FAILURE, *_TOKENIZERS)
+_OURS = (CONFIG, METRICS, CHECKPOINTS, SAMPLES, ENV, PROFILE, LOCK, OUTCOME, FAILURE, *TOKENIZERS)
 # What `replace_file` may leave.
 _UNFINISHED = re.compile(
     r"\.(config\.toml|(metrics|outcome)\.jsonl|(env|failure|tokenizer)\.json|tokenizer\.model)\.new"
@@ -206,14 +205,9 @@ def _same_data(path: Path, config: Config, facts: dict[str, Any]) -> None:
         )
 
 
-def kept_tokenizer(path: Path) -> Path | None:
-    """The copy of the tokenizer's file in a run directory; None where there is none."""
-    return next((path / name for name in _TOKENIZERS if (path / name).is_file()), None)
-
-
 def with_kept_tokenizer(data: DataConfig, path: Path) -> DataConfig:
     """The same with the run's copy of the tokenizer, where it has one."""
-    kept = kept_tokenizer(path)
+    kept = find_tokenizer(path)
     return data if kept is None else msgspec.structs.replace(data, tokenizer=f"file:{kept}")
 
 

@@ -115,3 +115,15 @@ def test_a_mesh_that_cannot_be_is_one_error(griffin, arguments, part):
     assert code == 2
     assert part in err
     assert "Traceback" not in err
+
+
+def test_what_is_frozen_has_no_moments_on_a_mesh_either(griffin):
+    def told(*more):
+        out = griffin("info", "rg_lru*2 local_mqa", "--mesh", "data=2,model=2", "--json", *more).out
+        return json.loads(out)
+
+    whole, frozen = told(), told("--train.freeze", "embedding")
+    (embedding,) = [each for each in whole["arrays"] if each["path"] == ".embedding.weight"]
+    saved = whole["optimizer_bytes_per_device"] - frozen["optimizer_bytes_per_device"]
+    assert saved == 2 * embedding["bytes_per_device"]
+    assert frozen["parameter_bytes_per_device"] == whole["parameter_bytes_per_device"]

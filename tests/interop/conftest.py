@@ -8,6 +8,7 @@ import pytest
 
 from griffin_eqx.config import Config, ModelConfig, TrainConfig
 from griffin_eqx.interop import weights as forms
+from griffin_eqx.model import template
 from griffin_eqx.training import naming
 
 
@@ -41,7 +42,7 @@ def random_model():
                 array[config.model.vocab_size :] = 0
             return array.astype(spec.dtype)
 
-        empty = forms.template(config)
+        empty = template(config)
         specs = forms.tensor_specs(empty)
         return naming.assemble(empty, draw)
 
