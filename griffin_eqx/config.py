@@ -90,26 +90,31 @@ class DataConfig(_Base, frozen=True):
 
 
 class OptimizerConfig(_Base, frozen=True):
-    """AdamW with warm-up and cosine decay.
+    """AdamW or Muon, with warm-up and cosine decay.
 
     Attributes:
+      name: `adamw`, or `muon`: orthogonalised momentum for the matrices inside of the layers, AdamW for the rest.
+        Muon's updates have the size of AdamW's, so that a learning rate means the same to both.
       learning_rate: The peak.
       final_fraction: The learning rate at the end, as a part of the peak.
       warmup_steps: Steps of linear warm-up.
       weight_decay: Decoupled decay of matrices; norms, biases and decay parameters have none.
-      beta1: Decay of the first moment.
-      beta2: Decay of the second moment.
+      beta1: AdamW's decay of the first moment.
+      beta2: AdamW's decay of the second moment.
+      momentum: Muon's decay of its (Nesterov) momentum.
       eps: Added to the root of the second moment.
       clip_norm: Largest global norm of the gradient; 0 is off.
       accumulation: Parts that a batch is cut into, their gradients averaged before one update.
     """
 
+    name: Literal["adamw", "muon"] = "adamw"
     learning_rate: NonNegative = 3e-3
     final_fraction: Fraction = 0.05
     warmup_steps: Natural = 100
     weight_decay: NonNegative = 0.1
     beta1: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.9
     beta2: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.95
+    momentum: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.95
     eps: Annotated[float, Meta(gt=0.0)] = 1e-8
     clip_norm: NonNegative = 1.0
     accumulation: Positive = 1

@@ -1,4 +1,4 @@
-"""AdamW with warm-up and cosine decay, through Optax."""
+"""AdamW or Muon with warm-up and cosine decay, through Optax."""
 
 from typing import Any
 
@@ -6,9 +6,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array
+from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from griffin_eqx.config import OptimizerConfig
 from griffin_eqx.model import LanguageModel
+from griffin_eqx.nn import CausalConv1D
+
+MUON_RMS = 0.2
+"""Root mean square of Muon's updates: AdamW's in practice (Liu et al. 2025, arXiv 2502.16982, section 2.2)."""
 
 
 def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -24,7 +30,7 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformationExtraArgs:
-    """Clipping, AdamW, schedule. Matrices decay; norms, biases and decay parameters do not.
+    """Clipping, AdamW or Muon, schedule. Matrices decay; norms, biases and decay parameters do not.
 
     Its `update` takes the peak of the learning rate as `peak`: an argument, so that one compiled program serves
     every learning rate.
@@ -32,10 +38,36 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     return optax.chain(
         *clip,
-        optax.scale_by_adam(config.beta1, config.beta2, config.eps),
+        _direction(config),
         optax.add_decayed_weights(config.weight_decay, mask=decays),
         _scale_by_learning_rate(schedule(config, steps)),
     )
+
+
+def _direction(config: OptimizerConfig) -> optax.GradientTransformation:
+    """The updates before decay and learning rate."""
+    adam = optax.scale_by_adam(config.beta1, config.beta2, config.eps)
+    if config.name == "adamw":
+        return adam
+    muon = optax.chain(
+        scale_by_muon(beta=config.momentum, weight_dimension_numbers=_last_two_axes),
+        optax.stateless(lambda updates, _: jax.tree.map(_as_large_as_adamw, updates)),
+    )
+
+    def label(model: LanguageModel) -> Any:
+        return jax.tree.map(lambda mark: "muon" if mark else "adam", orthogonalised(model))
+
+    return optax.partition({"muon": muon, "adam": adam}, label)
+
+
+def _as_large_as_adamw(update: Array) -> Array:
+    """An orthogonal matrix [m, n] has a root mean square of 1 / sqrt(max(m, n))."""
+    return update * jnp.asarray(MUON_RMS * max(update.shape[-2:]) ** 0.5, update.dtype)
+
+
+def _last_two_axes(tree: Any) -> Any:
+    """A matrix is the last two axes of its array: each block of a diagonal is one, and each repeat of a layer."""
+    return jax.tree.map(lambda _: MuonDimensionNumbers(-2, -1), tree)
 
 
 def _scale_by_learning_rate(part: optax.Schedule) -> optax.GradientTransformationExtraArgs:
@@ -71,3 +103,23 @@ def decays(model: LanguageModel) -> Any:
         for unit, repeats in zip(model.stack.units, model.stack.repeats, strict=True)
     )
     return eqx.tree_at(lambda m: m.stack.units, marked, units)
+
+
+def orthogonalised(model: LanguageModel) -> Any:
+    """A tree like the model's parameters: True for the matrices that Muon updates.
+
+    They are the matrices inside of the layers: the embedding looks rows up, and a depthwise convolution multiplies no
+    matrix.
+    """
+
+    def mark(part: Any, decaying: Any) -> Any:
+        if isinstance(part, CausalConv1D):
+            return jax.tree.map(lambda _: False, decaying)
+        return decaying
+
+    marks = decays(model)
+    units = jax.tree.map(
+        mark, model.stack.units, marks.stack.units, is_leaf=lambda part: isinstance(part, CausalConv1D)
+    )
+    nothing = jax.tree.map(lambda _: False, marks)
+    return eqx.tree_at(lambda m: m.stack.units, nothing, units)
