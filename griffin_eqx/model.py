@@ -1,5 +1,6 @@
 """The language model: residual blocks, the stack that scans over repeated layers, and the tied embedding."""
 
+import dataclasses
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from griffin_eqx import registry
 from griffin_eqx.block import AbstractBlock, Cache, Dims, SequenceLayout, resolve_layout
 from griffin_eqx.config import Config, ModelConfig
 from griffin_eqx.errors import ConfigError
-from griffin_eqx.nn import Embedding, GatedMLP, Policy, RMSNorm
+from griffin_eqx.nn import Embedding, GatedMLP, Int8Matrix, Linear, Policy, RMSNorm
 from griffin_eqx.pattern import Pattern
 from griffin_eqx.taps import recording, tap
 
@@ -256,17 +257,18 @@ class LanguageModel(eqx.Module):
             num_layers=len(pattern.layers),
             num_heads=config.num_heads,
             biases=config.biases,
-            dtype=policy.param,
+            dtype=policy.drawn,
         )
         embedding_key, stack_key = jax.random.split(key)
-        return cls(
-            embedding=Embedding.init(config.vocab_size, config.width, dtype=policy.param, key=embedding_key),
+        model = cls(
+            embedding=Embedding.init(config.vocab_size, config.width, dtype=policy.drawn, key=embedding_key),
             stack=Stack.init(pattern, config, dims, key=stack_key),
-            final_norm=RMSNorm.init(config.width, dtype=policy.param),
+            final_norm=RMSNorm.init(config.width, dtype=policy.drawn),
             embedding_scale=config.embedding_scale,
             logit_soft_cap=config.logit_soft_cap,
             policy=policy,
         )
+        return in_int8(model) if policy.is_int8 else model
 
     def __call__(
         self,
@@ -339,6 +341,26 @@ class LanguageModel(eqx.Module):
         return self.stack.flops(seq_len) + 2 * seq_len * width * self.embedding.vocab_size
 
 
+def in_int8(model: LanguageModel) -> LanguageModel:
+    """The same with matrices of 8 bits: the embedding's, and those of every `Linear`, a stranger's block's as well.
+
+    Whatever else a block holds stays as it is, arrays of its own included.
+    """
+
+    def narrow(node: Any) -> Any:
+        if not isinstance(node, Linear) or isinstance(node.weight, Int8Matrix):
+            return node
+        weight = Int8Matrix.of(node.weight, axes=node.axes, inputs_first=True)
+        return eqx.tree_at(lambda layer: layer.weight, node, weight)
+
+    rows = model.embedding.weight
+    if not isinstance(rows, Int8Matrix):
+        rows = Int8Matrix.of(rows, axes=("vocab_rows", "width"), inputs_first=False)
+    model = eqx.tree_at(lambda model: model.embedding.weight, model, rows)
+    model = jax.tree.map(narrow, model, is_leaf=lambda node: isinstance(node, Linear))
+    return dataclasses.replace(model, policy=dataclasses.replace(model.policy, param=jnp.int8))
+
+
 def template(config: Config) -> LanguageModel:
     """The model with `jax.ShapeDtypeStruct`s for arrays, in the run's dtypes: nothing is allocated.
 
@@ -388,10 +410,16 @@ def capture(
 
 def count_parameters(model: LanguageModel) -> tuple[int, int]:
     """`(all, non-embedding)` parameters: the tied embedding once, its filler rows not."""
+    narrow = [node for node in jax.tree.leaves(model, is_leaf=_is_narrow) if _is_narrow(node)]
     total = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, _is_arraylike)))
+    total -= sum(matrix.scale.size for matrix in narrow)
     rows, width = model.embedding.weight.shape
     non_embedding = total - rows * width
     return non_embedding + model.embedding.vocab_size * width, non_embedding
+
+
+def _is_narrow(node: Any) -> bool:
+    return isinstance(node, Int8Matrix)
 
 
 def _is_arraylike(leaf: Any) -> bool:

@@ -56,7 +56,7 @@ def sizes(config: Config, *, cache_length: int | None = None) -> Sizes:
         num_layers=sum(plans.values()),
         num_heads=model.num_heads,
         biases=model.biases,
-        dtype=policy.param,
+        dtype=policy.drawn,
     )
     parts = [
         (_counted(layer, dims, model.resolved_mlp_width, policy.compute, seq_len, length), count)

@@ -11,17 +11,18 @@ from griffin_eqx.config import Config, ModelConfig, load_file
 from griffin_eqx.data.tokenizers import find_tokenizer
 from griffin_eqx.errors import WeightsError
 from griffin_eqx.interop import deepmind, folder, hugging_face
-from griffin_eqx.interop.foreign import cast
+from griffin_eqx.interop.cast import cast
 from griffin_eqx.interop.place import new_folder
 from griffin_eqx.interop.weights import Weights, of_model
 from griffin_eqx.model import LanguageModel
+from griffin_eqx.nn import Policy
 
 To = Literal["griffin", "hf", "deepmind", "deepmind-torch"]
 Window = Literal["trained", "hf"]
-Dtype = Literal["f32", "bf16", "f16"]
+Dtype = Literal["f32", "bf16", "f16", "int8"]
 Progress = Callable[[str, int], None]
 
-_DTYPES: dict[str, Any] = {"f32": jnp.float32, "bf16": jnp.bfloat16, "f16": jnp.float16}
+_DTYPES: dict[str, Any] = {"f32": jnp.float32, "bf16": jnp.bfloat16, "f16": jnp.float16, "int8": jnp.int8}
 
 
 def open_weights(
@@ -37,7 +38,8 @@ def open_weights(
     Args:
       source: A run directory (or `latest`), a folder of ours, of Hugging Face's or of DeepMind's.
       window: How a window of Hugging Face's is read; see `hugging_face.read`.
-      dtype: Which dtype to have the weights in; as they are when None.
+      dtype: Which dtype to have the weights in; as they are when None. `int8` rounds matrices alone, see
+        `griffin_eqx.nn.Int8Matrix`.
       like: For DeepMind's folders, a preset or TOML file with the window, soft cap and embedding scale.
       which: Which checkpoint of a run; see `gx.load`.
 
@@ -46,11 +48,12 @@ def open_weights(
       GriffinError: As `gx.load` for a run directory.
     """
     wanted = None if dtype is None else _DTYPES[dtype]
+    theirs = None if dtype == "int8" else wanted  # no format but ours has them
     path = Path(source)
     if folder.is_weights(path):
         weights = folder.read(path)
     elif hugging_face.is_hugging_face(path):
-        return hugging_face.read(path, window=window, dtype=wanted)
+        weights = hugging_face.read(path, window=window, dtype=theirs)
     elif str(source) == "latest" or (path / "config.toml").is_file():
         from griffin_eqx.training.load import load
         from griffin_eqx.training.run_directory import find
@@ -59,7 +62,7 @@ def open_weights(
         kept = find_tokenizer(find(source))
         weights = of_model(loaded.model, loaded.config, step=loaded.step, tokenizer=kept)
     elif path.is_dir() and (deepmind.orbax_folder(path) is not None or deepmind.is_torch(path)):
-        return deepmind.read(path, like=_like(like), dtype=wanted)
+        weights = deepmind.read(path, like=_like(like), dtype=theirs)
     else:
         raise WeightsError(
             f"There are no weights that can be read.\n  {str(source)!r}\n  Name a run directory, a folder that "
@@ -89,7 +92,7 @@ def convert(
       path: The new folder. It appears when it is complete.
       to: Its format.
       window: How Hugging Face's window is read or written; see `hugging_face.read` and `hugging_face.write`.
-      dtype: Which dtype to write; as they are when None.
+      dtype: Which dtype to write; as they are when None. `int8` is for our format alone.
       like: As `open_weights`.
       which: As `open_weights`.
       overwrite: Whether weights that are there are replaced.
@@ -118,6 +121,8 @@ def write(
 ) -> None:
     """Writes weights into a new folder; see `convert`."""
     wanted = None if dtype is None else _DTYPES[dtype]
+    if to != "griffin":
+        _refuse_int8(weights, dtype)
     with new_folder(Path(path), overwrite=overwrite) as there:
         if to == "griffin":
             folder.write(weights if wanted is None else cast(weights, wanted), there, progress=progress)
@@ -147,6 +152,14 @@ def save(
     """
     write(of_model(model, config, step=step), path, to="griffin", overwrite=overwrite)
     return Path(path)
+
+
+def _refuse_int8(weights: Weights, dtype: Dtype | None) -> None:
+    if dtype == "int8" or (dtype is None and Policy.parse(weights.config.train.precision).is_int8):
+        raise WeightsError(
+            "Matrices of 8 bits have no place in other programs' formats.\n  in the model to be written\n"
+            "  Keep them in ours (--to griffin), or widen them: --dtype bf16."
+        )
 
 
 def _like(name: str | ModelConfig | None) -> ModelConfig | None:

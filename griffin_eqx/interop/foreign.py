@@ -13,6 +13,7 @@ import numpy as np
 
 from griffin_eqx.config import Config, TrainConfig
 from griffin_eqx.errors import ConfigError, GriffinError, WeightsError
+from griffin_eqx.interop.cast import cast
 from griffin_eqx.interop.expressible import Sizes, sizes_of
 from griffin_eqx.interop.layout import NEGATED, Layout, Row
 from griffin_eqx.interop.tensor_file import TensorSpec
@@ -150,19 +151,6 @@ def outgoing(
     layout = Layout(table, full, decay=decay)
     read = layout.writer(weights.read, weights.specs, full, rounding=dtype is not None)
     return [row.theirs for row in table], layout.specs, read
-
-
-def cast(weights: Weights, dtype: Any) -> Weights:
-    """The same weights in another dtype; the decays stay in float32, as in every model of ours."""
-    policy = Policy.parse(weights.config.train.precision)
-    compute = dtype if policy.compute == policy.param else policy.compute
-    policy = Policy(jnp.dtype(dtype), jnp.dtype(compute), policy.output, policy.state)
-    train = msgspec.structs.replace(weights.config.train, precision=str(policy))
-    config = msgspec.structs.replace(weights.config, train=train)
-    specs = specs_of(config)
-    return weights._replace(
-        config=config, specs=specs, read=lambda name: weights.read(name).astype(specs[name].dtype, copy=False)
-    )
 
 
 def read_json(path: Path) -> dict[str, Any]:

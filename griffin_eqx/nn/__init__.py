@@ -7,6 +7,7 @@ from griffin_kernels.gating import log_decay as log_decay
 from griffin_eqx.nn.conv import CausalConv1D as CausalConv1D
 from griffin_eqx.nn.embedding import Embedding as Embedding
 from griffin_eqx.nn.init import normal as normal
+from griffin_eqx.nn.int8 import Int8Matrix as Int8Matrix
 from griffin_eqx.nn.linear import BlockDiagonalLinear as BlockDiagonalLinear
 from griffin_eqx.nn.linear import Linear as Linear
 from griffin_eqx.nn.mlp import GatedMLP as GatedMLP

@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from griffin_eqx.nn.int8 import Int8Matrix
+
 _CHUNK_ELEMENTS = 2**24
 """Logits held at once: 64 MiB of float32. Smaller chunks would read and write the gradient more often."""
 
 
 def token_nll(
     hidden: Float[Array, "tokens width"],
-    weight: Float[Array, "vocab_rows width"],
+    weight: Float[Array, "vocab_rows width"] | Int8Matrix,
     targets: Int[Array, " tokens"],
     *,
     vocab_size: int,
@@ -35,7 +37,7 @@ def token_nll(
 
 def token_scores(
     hidden: Float[Array, "tokens width"],
-    weight: Float[Array, "vocab_rows width"],
+    weight: Float[Array, "vocab_rows width"] | Int8Matrix,
     targets: Int[Array, " tokens"],
     *,
     vocab_size: int,

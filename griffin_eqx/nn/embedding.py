@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from griffin_eqx.nn.init import normal
+from griffin_eqx.nn.int8 import Int8Matrix
 
 ROW_MULTIPLE = 128
 """Rows are rounded up to this, so that every mesh can split them; the filler is masked and not counted."""
@@ -24,7 +25,7 @@ class Embedding(eqx.Module):
       vocab_size: Number of tokens.
     """
 
-    weight: Float[Array, "vocab_rows width"]
+    weight: Float[Array, "vocab_rows width"] | Int8Matrix
     vocab_size: int = eqx.field(static=True)
 
     @classmethod
@@ -36,13 +37,17 @@ class Embedding(eqx.Module):
 
     def encode(self, tokens: Int[Array, " seq_len"], dtype: Any) -> Float[Array, "seq_len width"]:
         """Looks tokens up; ids outside of the vocabulary are the caller's error and give row 0 or the last."""
+        if isinstance(self.weight, Int8Matrix):
+            return self.weight.row(tokens, dtype)
         return self.weight.at[tokens].get(mode="clip").astype(dtype)
 
     def decode(self, hidden: Float[Array, "*leading width"]) -> Float[Array, "*leading vocab_size"]:
         """Scores every token: the product with the matrix, filler left out."""
-        weight = self.weight.astype(hidden.dtype)
+        if isinstance(self.weight, Int8Matrix):
+            return self.weight.product(hidden)[..., : self.vocab_size]
         *leading, width = hidden.shape
         rows = math.prod(leading)
+        weight = self.weight.astype(hidden.dtype)
         if 1 < rows <= FEW_ROWS:
             # As in decoding a batch. Left to itself XLA on CPU repacks the whole matrix for a handful of rows; block by
             # block, matrix first, it took two thirds of the time.

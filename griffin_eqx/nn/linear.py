@@ -5,22 +5,23 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from griffin_kernels.rows import block_matmul, rows_matmul
+from griffin_kernels.rows import block_matmul
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from griffin_eqx.nn.init import normal
+from griffin_eqx.nn.int8 import Int8Matrix, product
 
 
 class Linear(eqx.Module):
     """`y = x @ weight + bias` on the last axis, in the dtype of `x`.
 
     Attributes:
-      weight: The matrix, inputs first.
+      weight: The matrix, inputs first; of 8 bits in a model that was made smaller.
       bias: None for a layer without.
       axes: The logical names of the weight's two axes, by which it is placed on a mesh.
     """
 
-    weight: Float[Array, "in_features out_features"]
+    weight: Float[Array, "in_features out_features"] | Int8Matrix
     bias: Float[Array, " out_features"] | None
     axes: tuple[str, str] = eqx.field(static=True)
 
@@ -42,7 +43,7 @@ class Linear(eqx.Module):
 
     def __call__(self, x: Float[Array, "*leading in_features"]) -> Float[Array, "*leading out_features"]:
         """Applies the layer."""
-        y = rows_matmul(x, self.weight.astype(x.dtype))
+        y = product(x, self.weight)
         return y if self.bias is None else y + jnp.broadcast_to(self.bias.astype(x.dtype), y.shape)
 
 

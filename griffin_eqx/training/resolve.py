@@ -15,7 +15,7 @@ def resolve(config: Config, task: AbstractTask) -> Config:
     Resolving twice changes nothing.
 
     Raises:
-      ConfigError: If the precision cannot be read, the vocabulary is smaller than the task's, or the
+      ConfigError: If the precision cannot be read or trained in, the vocabulary is smaller than the task's, or the
         batch cannot be cut into the parts of the accumulation.
       PatternError: If the pattern names an unknown block, or `data.task` an unknown task.
     """
@@ -35,9 +35,14 @@ def resolve(config: Config, task: AbstractTask) -> Config:
     rows, parts = config.data.batch_size, config.optimizer.accumulation
     if rows % parts:
         wrong.append(f"data.batch_size={rows} cannot be cut into optimizer.accumulation={parts} equal parts.")
+    policy = Policy.parse(config.train.precision)
+    if policy.is_int8:
+        wrong.append(
+            f"train.precision={config.train.precision}: weights of 8 bits are not trained, a step is less than their "
+            "rounding. Train in p=f32 or p=bf16, and then griffin convert --dtype int8."
+        )
     if wrong:
         raise ConfigError("\n".join(wrong))
-    policy = Policy.parse(config.train.precision)
     train = msgspec.structs.replace(config.train, precision=str(policy))
     data = msgspec.structs.replace(config.data, task=tasks.resolve(config.data.task))
     return msgspec.structs.replace(config, model=model, data=data, train=train)

@@ -44,7 +44,7 @@ def read_start(config: Config) -> Start:
 
     Raises:
       ConfigError: If it is `latest`.
-      CheckpointError: If it is another model, with the keys that differ.
+      CheckpointError: If it is another model, with the keys that differ, or its matrices are of 8 bits.
       GriffinError: What `griffin_eqx.load` raises.
     """
     source = config.train.init_from
@@ -61,6 +61,11 @@ def read_start(config: Config) -> Start:
         raise CheckpointError(
             f"train.init_from has the weights of another model.\n  {source}\n  {lines}\n"
             "  Leave MODEL out to take the model from there, or name the same one."
+        )
+    if loaded.model.policy.is_int8:
+        raise CheckpointError(
+            f"train.init_from has matrices of 8 bits, too coarse to be trained on.\n  {source}\n"
+            "  Name the folder that it was made from, or widen it: griffin convert SRC DST --dtype f32."
         )
     return Start(loaded.model, source, loaded.step, _digest(loaded.model))
 

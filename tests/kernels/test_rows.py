@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from griffin_kernels.rows import block_matmul, block_outer, rows_matmul, rows_outer
+from griffin_kernels.rows import block_matmul, block_outer, narrow_matmul, rows_matmul, rows_outer
 
 pytestmark = pytest.mark.core
 
@@ -93,3 +93,54 @@ def test_on_cpu_the_batch_is_folded_into_the_rows():
     assert "f32[48,24]" in text  # 3 * 16 rows
     assert "f32[24,48]" not in text
     assert "f32[40,48]" not in text
+
+
+@pytest.mark.parametrize("channels", [1, 7, 1024])
+@pytest.mark.parametrize("inputs", [1, 5, 4095, 9001])
+@pytest.mark.parametrize("leading", [(), (1,), (1, 1), (3,), (2, 3), (0,)])
+def test_narrow_products_are_those_of_the_widened_matrix(channels, inputs, leading):
+    """One row, few and none; more inputs than one pass takes, more channels than one block, a prime number of them."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((*leading, inputs)).astype(np.float32)
+    values = rng.integers(-127, 128, (channels, inputs), dtype=np.int8)
+    exact = x.astype(np.float64) @ values.T.astype(np.float64)
+    bound = 1e-6 * (np.abs(x).astype(np.float64) @ np.abs(values.T.astype(np.float64))) + 1e-6
+    for found in (narrow_matmul(jnp.asarray(x), jnp.asarray(values)), jax.jit(narrow_matmul)(x, values)):
+        assert found.dtype == jnp.float32
+        assert found.shape == exact.shape
+        assert (np.abs(np.asarray(found, np.float64) - exact) <= bound).all()
+
+
+def test_narrow_products_know_batches_and_the_derivative_in_x():
+    x, values = (
+        jax.random.normal(jax.random.key(0), (4, 3, 6)),
+        jnp.arange(-15, 15, dtype=jnp.int8).reshape(5, 6),
+    )
+    wide = values.astype(jnp.float32)
+    _close(jax.vmap(lambda x: narrow_matmul(x, values))(x), x @ wide.T)
+    _close(jax.vmap(jax.vmap(lambda x: narrow_matmul(x[None], values)))(x)[:, :, 0], x @ wide.T)
+    per_row = jnp.stack([values, -values, values, values])
+    _close(jax.vmap(narrow_matmul)(x, per_row), jnp.einsum("bti,boi->bto", x, per_row.astype(jnp.float32)))
+    got = jax.grad(lambda x: jnp.sin(narrow_matmul(x, values)).sum())(x)
+    _close(got, jax.grad(lambda x: jnp.sin(x @ wide.T).sum())(x))
+    assert narrow_matmul(x.astype(jnp.bfloat16), values).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+def test_a_loop_over_tokens_never_holds_the_widened_matrices(rows):
+    """Which XLA would gladly widen once, ahead of the loop: then nothing is gained by storing them narrow."""
+    matrices = [jnp.ones((512, 512), jnp.int8) for _ in range(16)]
+
+    def run(x, matrices):
+        def step(x, _):
+            for values in matrices:
+                x = jnp.tanh(narrow_matmul(x, values))
+            return x, None
+
+        return jax.lax.scan(step, x, None, length=5)[0]
+
+    compiled = jax.jit(run).lower(jnp.ones((rows, 512)), matrices).compile()
+    widened = 4 * sum(matrix.size for matrix in matrices)
+    memory = compiled.memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes < widened / 4
