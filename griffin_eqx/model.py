@@ -17,6 +17,7 @@ from griffin_eqx.config import Config, ModelConfig
 from griffin_eqx.errors import ConfigError
 from griffin_eqx.nn import Embedding, GatedMLP, Int8Matrix, Linear, Policy, RMSNorm
 from griffin_eqx.pattern import Pattern
+from griffin_eqx.sharding import constrain
 from griffin_eqx.taps import recording, tap
 
 Remat = Literal["none", "dots", "full"]
@@ -57,16 +58,21 @@ class ResidualBlock(eqx.Module):
         self, x: Float[Array, "seq_len width"], layout: SequenceLayout, cache: Cache | None
     ) -> tuple[Float[Array, "seq_len width"], Cache | None]:
         """Applies the layer to one sequence."""
-        x = tap("residual", x)
+        x = tap("residual", _as_stream(x))
         mixed, cache = self.temporal(self.temporal_norm(x), layout, cache)
-        x = x + tap("temporal_out", mixed)
+        x = _as_stream(x + tap("temporal_out", mixed))
         if self.mlp is not None and self.mlp_norm is not None:
-            x = x + tap("mlp_out", self.mlp(self.mlp_norm(x)))
+            x = _as_stream(x + tap("mlp_out", self.mlp(self.mlp_norm(x))))
         return x, cache
 
     def flops(self, seq_len: int) -> int:
         """Floating-point operations of one forward pass over one sequence."""
         return self.temporal.flops(seq_len) + (self.mlp.flops(seq_len) if self.mlp is not None else 0)
+
+
+def _as_stream(x):
+    """The residual stream over a mesh: tokens are split and widths are whole, whatever a block did inside."""
+    return constrain(x, "seq_len", "width")
 
 
 class Stack(eqx.Module):

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+from griffin_kernels.mesh import mesh_in_effect
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 from griffin_eqx.mesh import AXES, MeshError, MeshShape, meshes
 
@@ -131,6 +133,43 @@ def make_mesh(shape: MeshShape) -> Mesh:
         )
     devices = jax.devices()[: shape.num_devices]
     return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def constrain(x: Array, *axes: str | None) -> Array:
+    """Says how an intermediate value lies on the mesh that `jax.set_mesh` has put into effect.
+
+    For the body of a block, which sees one sequence: rows of a batch are split by the `jax.vmap` around it
+    (`rows_axis`). Without a mesh it is the value itself.
+
+    Args:
+      x: The value.
+      axes: The logical name of each of its axes, as in annotations; None leaves the choice to the compiler. Names that
+        the table does not know are whole on every device, and so is `width`, for rows are what `data` splits.
+
+    >>> constrain(jnp.ones((4, 8)), "seq_len", "lru_width").shape
+    (4, 8)
+    """
+    mesh = mesh_in_effect()
+    if mesh is None:
+        return x
+
+    def entry(name, size):
+        onto = MESH_AXIS.get(name) if name != "width" else None
+        if name is not None and onto is None:
+            return None
+        divides = onto in mesh.shape and size % mesh.shape[onto] == 0
+        return onto if divides else PartitionSpec.UNCONSTRAINED
+
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*map(entry, axes, x.shape)))
+
+
+def rows_axis(rows: int) -> str | None:
+    """The mesh axis for `jax.vmap(..., spmd_axis_name=...)` over so many rows; None where none divides them."""
+    mesh = mesh_in_effect()
+    if mesh is None:
+        return None
+    axis = MESH_AXIS["batch"]
+    return axis if mesh.shape.get(axis, 1) > 1 and rows % mesh.shape[axis] == 0 else None
 
 
 def virtual_devices(count: int) -> None:

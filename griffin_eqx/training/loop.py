@@ -136,6 +136,7 @@ def train(
         ),
         Progress(config.train.steps, quiet=quiet) as progress,
         Checkpoints(path / layout.CHECKPOINTS, keep=config.train.keep_checkpoints) as saved,
+        on_mesh.in_effect(),
     ):
         run = _Run(config, path, data, saved, progress, watch, on_mesh, start=start, debug_nan=debug_nan)
         for part in frozen:

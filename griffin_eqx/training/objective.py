@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from griffin_eqx.block import Cache, SequenceLayout
 from griffin_eqx.model import LanguageModel, Remat
 from griffin_eqx.nn.cross_entropy import summed_nll, token_scores
+from griffin_eqx.sharding import rows_axis
 
 
 class TokenBatch(NamedTuple):
@@ -41,7 +42,7 @@ def batch_hidden(
         # Without the axis of size 1: XLA on CPU takes thirty times as long to sum over time beside it.
         alone = row(*jax.tree.map(lambda z: z[0], inputs))
         return jax.tree.map(lambda z: z[None], alone)
-    return jax.vmap(row)(*inputs)
+    return jax.vmap(row, spmd_axis_name=rows_axis(batch.tokens.shape[0]))(*inputs)
 
 
 def batch_nll(

@@ -1,6 +1,7 @@
 """Where a run's arrays lie: on one device, or over a mesh."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import equinox as eqx
@@ -54,6 +55,10 @@ class OnMesh:
         cache = put(arrays.cache, shardings(arrays.cache, self._mesh, leading=("batch", "num_layers")))
         laid = TrainState(rest.model, rest.optimizer, rest.step, rest.skipped, cache)
         return eqx.combine(laid, static)
+
+    def in_effect(self) -> AbstractContextManager[Any]:
+        """What model, step and evaluation run in: their kernels split their work over the mesh."""
+        return nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)
 
     def built(self, build: Callable[[], TrainState]) -> TrainState:
         """A new state in its place: laid inside of the program, so that no device ever holds more than its part."""

@@ -4,7 +4,8 @@ Blocks act on one sequence and batches are `jax.vmap`. Left to themselves, the p
 contract over two axes at once, or have a batch axis in the middle, and XLA on CPU transposes its largest
 operands first: in a train step of Griffin-100M that took almost half of the time. Lowered for CPU, these
 products fold all leading axes into one and take the diagonal blocks in turn, so that each is one of two plain
-matrices. Elsewhere the axes stay as they are, for the partitioner.
+matrices. Elsewhere, and over a mesh, the axes stay as they are: for the partitioner, which could split neither rows of
+two axes in one nor blocks that come one after the other.
 """
 
 import functools
@@ -18,6 +19,8 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Int8
+
+from griffin_kernels.mesh import mesh_in_effect
 
 _matmul = Primitive("rows_matmul")
 _outer = Primitive("rows_outer")
@@ -43,28 +46,32 @@ def rows_matmul(
     x: Float[Array, "*rows in_features"], weight: Float[Array, "in_features out_features"]
 ) -> Float[Array, "*rows out_features"]:
     """`x @ weight` for one matrix and rows with any leading axes, both of one dtype."""
-    return _matmul.bind(x, weight)
+    return _matmul.bind(x, weight, **_how())
 
 
 def rows_outer(
     x: Float[Array, "*rows in_features"], y: Float[Array, "*rows out_features"]
 ) -> Float[Array, "in_features out_features"]:
     """The sum over all rows of the outer product of x and y: the gradient of `rows_matmul`'s matrix."""
-    return _outer.bind(x, y)
+    return _outer.bind(x, y, **_how())
 
 
 def block_matmul(
     x: Float[Array, "*rows in_features"], weight: Float[Array, "gate_blocks block_in block_out"]
 ) -> Float[Array, "*rows out_features"]:
     """`x` times the block-diagonal matrix with these blocks, both of one dtype."""
-    return _block_matmul.bind(x, weight, blocks=weight.shape[0])
+    return _block_matmul.bind(x, weight, blocks=weight.shape[0], **_how())
 
 
 def block_outer(
     x: Float[Array, "*rows in_features"], y: Float[Array, "*rows out_features"], blocks: int
 ) -> Float[Array, "gate_blocks block_in block_out"]:
     """The diagonal blocks of `rows_outer(x, y)`: the gradient of `block_matmul`'s blocks."""
-    return _block_outer.bind(x, y, blocks=blocks)
+    return _block_outer.bind(x, y, blocks=blocks, **_how())
+
+
+def _how():
+    return {"folds": mesh_in_effect() is None}
 
 
 def narrow_matmul(
@@ -75,7 +82,7 @@ def narrow_matmul(
     On CPU one row is one pass over the integers (a third of the time of float32's product, which memory limits), and
     more rows take them a block at a time. It has a derivative in x alone.
     """
-    return _narrow_matmul.bind(x, values)
+    return _narrow_matmul.bind(x, values, **_how())
 
 
 def _split(z, blocks):
@@ -185,10 +192,20 @@ def _define(
         if by_rows is not None and axes[1] is None:
             x, weight = arguments
             return by_rows(jnp.moveaxis(x, axes[0], 0), weight), 0
-        return jax.vmap(lambda x, y: plain(x, y, **params), in_axes=axes)(*arguments), 0
+        return jax.vmap(lambda x, y: product(x, y, **params), in_axes=axes)(*arguments), 0
+
+    def product(x, y, *, folds, **params):
+        del folds
+        return plain(x, y, **params)
+
+    def product_on_cpu(x, y, *, folds, **params):
+        return (folded if folds else plain)(x, y, **params)
+
+    def transposed(transpose):
+        return lambda ct, x, y, folds, **params: transpose(ct, x, y, **params)
 
     def abstract(x, y, **params):
-        out = jax.eval_shape(lambda x, y: plain(x, y, **params), _struct(x), _struct(y))
+        out = jax.eval_shape(lambda x, y: product(x, y, **params), _struct(x), _struct(y))
         return x.update(shape=out.shape, dtype=out.dtype, weak_type=False)
 
     @functools.cache
@@ -197,10 +214,10 @@ def _define(
 
     primitive.def_impl(lambda x, y, **params: jitted(**params)(x, y))
     primitive.def_abstract_eval(abstract)
-    ad.defbilinear(primitive, *transposes)
+    ad.defbilinear(primitive, *map(transposed, transposes))
     batching.primitive_batchers[primitive] = batch
-    mlir.register_lowering(primitive, mlir.lower_fun(plain, multiple_results=False))
-    mlir.register_lowering(primitive, mlir.lower_fun(folded, multiple_results=False), platform="cpu")
+    mlir.register_lowering(primitive, mlir.lower_fun(product, multiple_results=False))
+    mlir.register_lowering(primitive, mlir.lower_fun(product_on_cpu, multiple_results=False), platform="cpu")
 
 
 def _struct(aval):

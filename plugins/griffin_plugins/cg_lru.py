@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from griffin_eqx.block import AbstractBlock, CacheGrowth, Dims, SequenceLayout, resolve_layout
 from griffin_eqx.nn import BlockDiagonalLinear, CausalConv1D, Linear, log_decay
+from griffin_eqx.sharding import constrain
 from griffin_eqx.taps import tap
 from griffin_plugins.rg_lru import RecurrentOptions, init_a_param, resolve_widths
 
@@ -105,9 +106,9 @@ class CGLRUBlock(AbstractBlock):
         self._tap_gates(recurrence_gate, input_gate)
         h0 = None if cache is None else Planar(cache.h_re, cache.h_im)
         valid = layout.valid if padded else None
-        gated = Planar(*jnp.split(u, 2, axis=-1)), recurrence_gate, input_gate
+        gated = _parts(u), recurrence_gate, input_gate
         h, h_last = cg_lru_scan(*gated, self.a_param, self.theta, h0, layout.reset, valid, c=self.c)
-        h = tap("h", jnp.concatenate(h, axis=-1))
+        h = tap("h", _joined(h))
         y = self.out(h * jax.nn.gelu(self.into_gate(x), approximate=True))
         return y, None if conv is None else ComplexRecurrentCache(conv, *h_last)
 
@@ -130,3 +131,15 @@ class CGLRUBlock(AbstractBlock):
         width, lru_width = self.into_lru.weight.shape
         gates = 2 * self.recurrence_gate.weight.size
         return 2 * seq_len * (3 * width * lru_width + self.conv.weight.size + gates + 7 * lru_width // 2)
+
+
+def _parts(u):
+    """The halves of the channels, real and imaginary, each split anew over a mesh."""
+    halves = constrain(u.reshape(u.shape[0], 2, -1), "seq_len", "parts", "lru_half")
+    return Planar(halves[:, 0], halves[:, 1])
+
+
+def _joined(h):
+    """The channels as they were before `_parts`."""
+    halves = constrain(jnp.stack(h, axis=1), "seq_len", "parts", "lru_half")
+    return constrain(halves.reshape(halves.shape[0], -1), "seq_len", "lru_width")

@@ -184,7 +184,7 @@ def test_the_attention_of_one_device_runs_in_a_checked_shard_map(kv_heads, model
         (
             (8, 1),
             {"window_size": 0},
-            "local_attention needs a window of at least the token itself: got window_size=0.",
+            "sharded_local_attention needs a window of at least the token itself: got window_size=0.",
         ),
     ],
 )

@@ -5,7 +5,7 @@ from functools import partial
 from .mutation import Mutant
 
 _conv = partial(Mutant, module="griffin_eqx.nn.conv", block="rg_lru")
-_window = partial(Mutant, module="griffin_kernels.causal_conv.api", block="rg_lru")
+_window = partial(Mutant, module="griffin_kernels.causal_conv.xla", block="rg_lru")
 
 _MASKED = "jnp.where((positions >= k)[:, None], weight[k : k + 1] * earlier, 0)"
 _BEFORE = "before = history.astype(x.dtype)"

@@ -1,7 +1,11 @@
-"""The public function, in plain JAX: XLA makes one pass over memory of it."""
+"""The public function, on one device or over the mesh in effect."""
 
-import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
+
+from griffin_kernels.causal_conv.sharded import sharded_causal_conv
+from griffin_kernels.causal_conv.xla import convolve
+from griffin_kernels.mesh import mesh_in_effect, splits_channels, splits_time
 
 
 def causal_conv(
@@ -13,7 +17,8 @@ def causal_conv(
 ) -> Float[Array, "seq_len width"]:
     """Convolves each channel over time: `y_t = bias + sum_k weight[k] * x_{t-k}` (Griffin, section 2.3).
 
-    Token t sees `min(conv_width - 1, positions[t])` earlier ones.
+    Token t sees `min(conv_width - 1, positions[t])` earlier ones. With `jax.set_mesh` in effect, as
+    `sharded_causal_conv`.
 
     Args:
       x: Inputs; y has their dtype.
@@ -26,13 +31,8 @@ def causal_conv(
     >>> causal_conv(x, jnp.ones((2, 1)), None, jnp.array([0, 1, 0]))[:, 0].tolist()
     [1.0, 3.0, 3.0]
     """
-    seq_len, conv_width = x.shape[0], weight.shape[0]
-    if before is None:
-        before = jnp.zeros((conv_width - 1, x.shape[1]), x.dtype)
-    extended = jnp.concatenate([before.astype(x.dtype), x])
-    weight = weight.astype(x.dtype)
-    y = weight[:1] * x
-    for k in range(1, conv_width):
-        earlier = extended[conv_width - 1 - k : conv_width - 1 - k + seq_len]
-        y = y + jnp.where((positions >= k)[:, None], weight[k : k + 1] * earlier, 0)
-    return y if bias is None else y + bias.astype(x.dtype)[None]
+    mesh = mesh_in_effect()
+    if mesh is not None and x.size:
+        spec = PartitionSpec(splits_time(mesh, x.shape[0]), splits_channels(mesh, x.shape[1]))
+        return sharded_causal_conv(x, weight, bias, positions, before, mesh=mesh, spec=spec)
+    return convolve(x, weight, bias, positions, before)

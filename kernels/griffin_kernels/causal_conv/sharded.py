@@ -1,15 +1,13 @@
 """The convolution over a mesh of devices: each shard of the sequence is sent `conv_width - 1` rows of its past."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from griffin_kernels.causal_conv.api import causal_conv
+from griffin_kernels.causal_conv.xla import convolve
 from griffin_kernels.halo import at_the_end, halo
-from griffin_kernels.mesh import axes_of, check_spec, shards_of
+from griffin_kernels.mesh import axes_of, check_spec, shard_map, shards_of
 
 
 def sharded_causal_conv(
@@ -50,12 +48,12 @@ def sharded_causal_conv(
     def body(x, weight, bias, positions, before):
         if shards > 1:
             before = _entering(x, before, history, axes_of(time), shards)
-        return causal_conv(x, weight, bias, positions, before)
+        return convolve(x, weight, bias, positions, before)
 
     wide = PartitionSpec(None, channels)
     in_specs = (spec, wide, PartitionSpec(channels), PartitionSpec(time), wide)
     x, positions = (at_the_end(z, -seq_len % shards) for z in (x, positions))
-    run: Any = jax.shard_map(body, mesh=mesh, in_specs=in_specs, out_specs=spec, check_vma=False)
+    run = shard_map(body, mesh, in_specs, spec)
     return run(x, weight, bias, positions, before)[:seq_len]
 
 

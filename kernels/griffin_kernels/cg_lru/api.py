@@ -9,9 +9,10 @@ from jaxtyping import Array, Bool, Float
 
 from griffin_kernels.arguments import check_floating, check_implementation, check_shapes
 from griffin_kernels.cg_lru.implementations import IMPLEMENTATIONS
-from griffin_kernels.cg_lru.vjp import differentiable_cg_lru
+from griffin_kernels.cg_lru.sharded import cg_lru_over_mesh
+from griffin_kernels.cg_lru.vjp import cg_lru
 from griffin_kernels.linear_scan.planar import Planar
-from griffin_kernels.operation import varying_alike
+from griffin_kernels.mesh import mesh_in_effect
 
 
 def cg_lru_scan(
@@ -35,7 +36,7 @@ def cg_lru_scan(
         h_t = a_t * h_{t-1} + sqrt(1 - |a_t|**2) * (i_t * x_t)
 
     Gates, decay and state are computed in `promote_types(x.dtype, float32)`; the derivative recomputes the gates,
-    and the square root's is at most 1000.
+    and the square root's is at most 1000. With `jax.set_mesh` in effect, as `griffin_kernels.mesh` says.
 
     Args:
       x: What enters the recurrence, `[*batch, seq_len, width]` in two parts; width counts complex channels.
@@ -90,7 +91,9 @@ def cg_lru_scan(
     start = Planar(zeros, zeros) if h0 is None else jax.tree.map(lambda z: z.astype(wide), h0)
     if x.re.size == 0:
         return x, start
-    rows = (jnp.broadcast_to(z.astype(wide), zeros.shape) for z in (a_param, theta))
-    # Outside of the derivative rule, so that cotangents of what varies less are summed.
-    arguments = varying_alike(x, recurrence_gate, input_gate, *rows, start, reset, valid)
-    return differentiable_cg_lru(*arguments, c, implementation, interpret)
+    how = {"c": c, "implementation": implementation, "interpret": interpret}
+    parameters = a_param.astype(wide), theta.astype(wide)
+    arguments = x, recurrence_gate, input_gate, *parameters, start, reset, valid
+    if (mesh := mesh_in_effect()) is not None:
+        return cg_lru_over_mesh(mesh, *arguments, **how)
+    return cg_lru(*arguments, **how)

@@ -10,8 +10,8 @@ from griffin_kernels.linear_scan.planar import Planar
 
 def forward(x, recurrence_gate, input_gate, a_param, theta, h0, reset, valid, *, c):
     """`(h, h_last)`; h in the dtype of x, computed in that of h0; a_param and theta are shaped as a part of h0."""
-    reset = _of_tokens(reset, valid)
-    gated, a = _coefficients(x, recurrence_gate, input_gate, a_param, theta, reset, valid, c, h0.re.dtype)
+    reset = of_tokens(reset, valid)
+    gated, a = coefficients(x, recurrence_gate, input_gate, a_param, theta, reset, valid, c, h0.re.dtype)
     h, h_last = implementations.FORWARD(gated, a, h0, reset, reverse=False)
     return jax.tree.map(lambda z, like: z.astype(like.dtype), h, x), h_last
 
@@ -19,9 +19,9 @@ def forward(x, recurrence_gate, input_gate, a_param, theta, h0, reset, valid, *,
 def backward(dh, dh_last, x, recurrence_gate, input_gate, a_param, theta, h, h0, reset, valid, *, c):
     """The cotangents `(dx, drecurrence_gate, dinput_gate, da_param, dtheta, dh0)`."""
     wide = h0.re.dtype
-    reset = _of_tokens(reset, valid)
+    reset = of_tokens(reset, valid)
     (_, a), pull = jax.vjp(
-        lambda x, r, i, a_param, theta: _coefficients(x, r, i, a_param, theta, reset, valid, c, wide),
+        lambda x, r, i, a_param, theta: coefficients(x, r, i, a_param, theta, reset, valid, c, wide),
         x,
         recurrence_gate,
         input_gate,
@@ -33,12 +33,12 @@ def backward(dh, dh_last, x, recurrence_gate, input_gate, a_param, theta, h, h0,
     return *pull((dgated, da)), dh0
 
 
-def _of_tokens(reset, valid):
+def of_tokens(reset, valid):
     """Padding resets nothing."""
     return reset if reset is None or valid is None else reset & valid
 
 
-def _coefficients(x, recurrence_gate, input_gate, a_param, theta, reset, valid, c, wide):
+def coefficients(x, recurrence_gate, input_gate, a_param, theta, reset, valid, c, wide):
     """`(gated, a)` of `h_t = a_t h_{t-1} + gated_t`."""
     r = jax.nn.sigmoid(recurrence_gate.astype(wide))
     scale = jax.nn.sigmoid(input_gate.astype(wide))

@@ -4,9 +4,19 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from griffin_kernels.cg_lru.implementations import BACKWARD, FORWARD
+from griffin_kernels.operation import varying_alike
+
+
+def cg_lru(x, recurrence_gate, input_gate, a_param, theta, h0, reset, valid, *, c, implementation, interpret):
+    """`cg_lru_scan` on one device, arguments checked and filled in."""
+    rows = (jnp.broadcast_to(z, h0.re.shape) for z in (a_param, theta))
+    # Outside of the derivative rule, so that cotangents of what varies less are summed.
+    arguments = varying_alike(x, recurrence_gate, input_gate, *rows, h0, reset, valid)
+    return differentiable_cg_lru(*arguments, c, implementation, interpret)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(8, 9, 10))

@@ -8,6 +8,8 @@ from jaxtyping import Array, Bool, Float
 
 from griffin_kernels.arguments import check_floating, check_implementation, check_shapes
 from griffin_kernels.gated_rg_lru.implementations import FORWARD, IMPLEMENTATIONS
+from griffin_kernels.gated_rg_lru.sharded import gated_rg_lru_over_mesh
+from griffin_kernels.mesh import mesh_in_effect
 
 Gate = tuple[Float[Array, "gate_blocks side side"], Float[Array, "gate_blocks side"]]
 """The weight of a block-diagonal product, one matrix a block with inputs first, and its bias."""
@@ -37,7 +39,8 @@ def gated_rg_lru(
 
     Gates, decay and state are computed in `promote_types(x.dtype, float32)`, the products at JAX's default matmul
     precision. What is saved for the derivative is x and h; gates are computed again. It is a derivative for reverse
-    mode. Under `jax.vmap` over rows that share their weights, all rows are one call.
+    mode. Under `jax.vmap` over rows that share their weights, all rows are one call. With `jax.set_mesh` in effect, as
+    `griffin_kernels.mesh` says.
 
     Args:
       x: What enters the recurrence.
@@ -99,4 +102,7 @@ def gated_rg_lru(
     if x.size == 0:
         return x, start
     arguments = x, recurrence_gate, input_gate, a_param.astype(wide), start, reset, valid
-    return FORWARD(*arguments, c=c, implementation=implementation, interpret=interpret)
+    how = {"c": c, "implementation": implementation, "interpret": interpret}
+    if (mesh := mesh_in_effect()) is not None:
+        return gated_rg_lru_over_mesh(mesh, *arguments, **how)
+    return FORWARD(*arguments, **how)

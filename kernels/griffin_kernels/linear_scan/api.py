@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from griffin_kernels.arguments import check_implementation
-from griffin_kernels.linear_scan.implementations import IMPLEMENTATIONS
+from griffin_kernels.linear_scan.checks import check_arguments
 from griffin_kernels.linear_scan.planar import Planar
+from griffin_kernels.linear_scan.sharded import scan_over_mesh
 from griffin_kernels.linear_scan.vjp import differentiable_scan
+from griffin_kernels.mesh import mesh_in_effect
 from griffin_kernels.operation import varying_alike
 
 
@@ -27,7 +28,8 @@ def linear_scan(
     """Runs the diagonal linear recurrence `h_t = a_t * h_{t-1} + x_t` over time.
 
     This is equation (4) of Griffin (De et al., 2024, arXiv:2402.19427) with the gated, normalised input
-    `sqrt(1 - a_t**2) * (i_t * x_t)` already folded into `x`; with `Planar` pairs, equation (13).
+    `sqrt(1 - a_t**2) * (i_t * x_t)` already folded into `x`; with `Planar` pairs, equation (13). With `jax.set_mesh`
+    in effect, as `sharded_linear_scan`.
 
     Args:
       x: Gated input, one row per token, any real floating dtype; or a `Planar` pair of such arrays.
@@ -65,37 +67,9 @@ def linear_scan(
         start = jax.tree.map(lambda z: z.astype(wide), h0)
     if leaf.size == 0:
         return x, start
+    if (mesh := mesh_in_effect()) is not None:
+        how: Any = {"reverse": reverse, "implementation": implementation, "interpret": interpret}
+        return scan_over_mesh(mesh, x, a, None if h0 is None else start, reset, **how)
     # Outside of the derivative rule, so that cotangents of what varies less are summed.
     x, a, start, reset = varying_alike(x, a, start, reset)
     return differentiable_scan(x, a, start, reset, reverse, implementation, interpret)
-
-
-def check_arguments(function: str, x: Any, a: Any, h0: Any, reset: Any, implementation: str | None) -> Array:
-    """Raises for anything but arrays that fit together and a known implementation; returns a leaf of `x`."""
-    kinds = {isinstance(z, Planar) for z in (x, a, h0) if z is not None}
-    if len(kinds) > 1:
-        raise ValueError(f"{function} needs x, a and h0 to be all real arrays or all Planar pairs.")
-    for name, z in (("x", x), ("a", a), ("h0", h0)):
-        for leaf in jax.tree.leaves(z):
-            if not jnp.issubdtype(leaf.dtype, jnp.floating):
-                advice = " Pass a Planar(re, im) pair." if jnp.iscomplexobj(leaf) else ""
-                raise TypeError(
-                    f"{function} needs real floating arrays: got {name} of dtype {leaf.dtype}.{advice}"
-                )
-    leaf = jax.tree.leaves(x)[0]
-    if leaf.ndim < 2:
-        raise ValueError(f"{function} needs x of shape [..., seq_len, width]: got {leaf.shape}.")
-    for other in jax.tree.leaves((x, a)):
-        if other.shape != leaf.shape or other.dtype != leaf.dtype:
-            raise ValueError(
-                f"{function} needs x and a of one shape and dtype: got x {leaf.shape} {leaf.dtype} and a "
-                f"{other.shape} {other.dtype}. Did lru_width change between the gate and the input?"
-            )
-    state_shape = leaf.shape[:-2] + leaf.shape[-1:]
-    for other in jax.tree.leaves(h0):
-        if other.shape != state_shape:
-            raise ValueError(f"{function} needs h0 of shape {state_shape}: got {other.shape}.")
-    if reset is not None and reset.shape != leaf.shape[:-1]:
-        raise ValueError(f"{function} needs reset of shape {leaf.shape[:-1]}: got {reset.shape}.")
-    check_implementation(function, implementation, IMPLEMENTATIONS)
-    return leaf

@@ -21,11 +21,11 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
-from griffin_kernels.linear_scan.api import check_arguments, linear_scan
+from griffin_kernels.linear_scan.checks import check_arguments
 from griffin_kernels.linear_scan.fold import BACKWARD_FOLD, FORWARD_FOLD
 from griffin_kernels.linear_scan.implementations import BACKWARD, FORWARD
 from griffin_kernels.linear_scan.planar import Planar
-from griffin_kernels.mesh import axes_of, check_spec, shards_of
+from griffin_kernels.mesh import axes_of, check_spec, shard_map, shards_of, splits_channels, splits_time
 
 
 def sharded_linear_scan(
@@ -73,10 +73,10 @@ def sharded_linear_scan(
     """
     leaf = check_arguments("sharded_linear_scan", x, a, h0, reset, implementation)
     mesh = check_spec("sharded_linear_scan", mesh, spec, "x", leaf.shape, uneven=(leaf.ndim - 2,))
-    if leaf.size == 0:
-        return linear_scan(x, a, h0, reset)
     if h0 is not None:
         h0 = jax.tree.map(lambda z: z.astype(np.promote_types(leaf.dtype, jnp.float32)), h0)
+    if leaf.size == 0:
+        return x, _zero_state(x) if h0 is None else h0
     length = leaf.shape[-2]
     missing = -length % shards_of(mesh, spec[-2])
     if missing:
@@ -85,6 +85,16 @@ def sharded_linear_scan(
     answer: Any = _scan(x, a, h0, reset, how)
     h, h_last = answer
     return jax.tree.map(lambda z: z[..., :length, :], h) if missing else h, h_last
+
+
+def scan_over_mesh(
+    mesh: Any, x: Any, a: Any, h0: Any = None, reset: Array | None = None, **how: Any
+) -> tuple[Any, Any]:
+    """`sharded_linear_scan` with time and channels split where the mesh can, and any leading axes whole."""
+    leaf = jax.tree.leaves(x)[0]
+    *batch, seq_len, width = leaf.shape
+    spec = PartitionSpec(*[None] * len(batch), splits_time(mesh, seq_len), splits_channels(mesh, width))
+    return sharded_linear_scan(x, a, h0, reset, mesh=mesh, spec=spec, **how)
 
 
 def _with_idle_steps(x, a, reset, count):
@@ -141,8 +151,8 @@ class _How:
         }
 
     def shard_map(self, body, in_specs, out_specs):
-        """`jax.shard_map` that believes us: what every shard folds from the same pairs is the same on all."""
-        return jax.shard_map(body, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        """What every shard folds from the same pairs is the same on all."""
+        return shard_map(body, self.mesh, in_specs, out_specs)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))

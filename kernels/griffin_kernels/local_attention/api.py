@@ -5,9 +5,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from griffin_kernels.local_attention.xla import blockwise_attention, choose_block
+from griffin_kernels.local_attention.heads import check_heads, splits_heads
+from griffin_kernels.local_attention.sharded import sharded_local_attention
+from griffin_kernels.local_attention.xla import attend
+from griffin_kernels.mesh import mesh_in_effect, splits_time
 from griffin_kernels.operation import varying_alike
 
 _SCORES = 2**24
@@ -25,7 +29,7 @@ def local_attention(
     """Computes causal softmax attention of token t over the keys `t - lookback[t] .. t`.
 
     Costs time and memory proportional to `seq_len * window_size`, forward and backward. Scores, softmax
-    and sums are in `promote_types(dtype, float32)`.
+    and sums are in `promote_types(dtype, float32)`. With `jax.set_mesh` in effect, as `sharded_local_attention`.
 
     Args:
       q: Queries, rotated already. Head h reads key head `h // (num_heads // kv_heads)`.
@@ -55,10 +59,12 @@ def local_attention(
         raise ValueError(f"local_attention needs a key for each query: got {keys} for {seq_len} queries.")
     if seq_len == 0:
         return q, jnp.zeros(q.shape[:2], np.promote_types(q.dtype, jnp.float32))
-    window_size = min(window_size, keys)
-    # Outside of the derivative rule, so that cotangents of what varies less are summed.
-    q, k, v, lookback = varying_alike(q, k, v, lookback)
-    return blockwise_attention(q, k, v, lookback, window_size, choose_block(seq_len, window_size))
+    mesh = mesh_in_effect()
+    # Keys of tokens before the first query have no place on a mesh of their own: left to the compiler.
+    if mesh is not None and keys == seq_len:
+        spec = PartitionSpec(splits_time(mesh, seq_len), splits_heads(mesh, q, k), None)
+        return sharded_local_attention(q, k, v, lookback, window_size=window_size, mesh=mesh, spec=spec)
+    return attend(q, k, v, lookback, window_size)
 
 
 def cached_attention(
@@ -149,9 +155,3 @@ def merge(
     share = jnp.where(none, 0, jax.nn.sigmoid(jnp.where(none, 0, lse_2) - lse_1))[..., None]
     wide_1, wide_2 = out_1.astype(share.dtype), out_2.astype(share.dtype)
     return (wide_1 + share * (wide_2 - wide_1)).astype(out_1.dtype)
-
-
-def check_heads(q: Array, k: Array) -> None:
-    """Raises unless every key head is read by as many heads as the others."""
-    if q.shape[1] % k.shape[1]:
-        raise ValueError(f"num_heads must be a multiple of kv_heads: got {q.shape[1]} and {k.shape[1]}.")

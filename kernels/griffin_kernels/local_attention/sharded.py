@@ -4,16 +4,16 @@ Heads are independent and split with no communication but for the gradient of ke
 share, which is a sum over them.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from griffin_kernels.halo import at_the_end, halo
-from griffin_kernels.local_attention.api import check_heads, local_attention
-from griffin_kernels.mesh import axes_of, check_spec, shards_of
+from griffin_kernels.local_attention.heads import check_heads, shares_keys
+from griffin_kernels.local_attention.xla import attend
+from griffin_kernels.mesh import axes_of, check_spec, shard_map, shards_of
 
 
 def sharded_local_attention(
@@ -60,13 +60,17 @@ def sharded_local_attention(
     shards, head_shards = shards_of(mesh, time), shards_of(mesh, heads)
     split = kv_heads % head_shards == 0
     own, group = num_heads // head_shards, num_heads // kv_heads
-    if not split and group % own:
+    if not shares_keys(num_heads, kv_heads, head_shards):
         raise ValueError(
             f"sharded_local_attention splits {num_heads} heads over {head_shards} shards: {own} on a shard are no part "
             f"of one group of {group} that shares keys. Leave heads whole with None, or choose another {kv_heads=}."
         )
-    if seq_len == 0 or window_size < 1:
-        return local_attention(q, k, v, lookback, window_size=window_size)
+    if window_size < 1:
+        raise ValueError(
+            f"sharded_local_attention needs a window of at least the token itself: got {window_size=}."
+        )
+    if seq_len == 0:
+        return q, jnp.zeros(q.shape[:2], np.promote_types(q.dtype, jnp.float32))
     rows = min(window_size, seq_len) - 1 if shards > 1 else 0
 
     def body(q, k, v, lookback):
@@ -80,11 +84,10 @@ def sharded_local_attention(
             # In one piece, so that it is one collective.
             both = halo(jnp.concatenate([k[-rows:], v[-rows:]], axis=-1), rows, axes_of(time), shards)
             k, v = (jnp.concatenate(z) for z in zip(jnp.split(both, 2, axis=-1), (k, v), strict=True))
-        return local_attention(q, k, v, lookback, window_size=window_size)
+        return attend(q, k, v, lookback, window_size)
 
     keys = PartitionSpec(time, heads if split else None, None)
     in_specs, out_specs = (spec, keys, keys, PartitionSpec(time)), (spec, PartitionSpec(time, heads))
     arrays = [at_the_end(z, -seq_len % shards) for z in (q, k, v, lookback)]
-    run: Any = jax.shard_map(body, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-    out, lse = run(*arrays)
+    out, lse = shard_map(body, mesh, in_specs, out_specs)(*arrays)
     return out[:seq_len], lse[:seq_len]

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array
 
 from griffin_kernels.operation import varying_alike
 
@@ -32,6 +33,14 @@ def choose_block(seq_len: int, window_size: int) -> int:
     """
     quarter = max(1, min(seq_len, window_size) // 4)
     return min(256, max(16, 1 << (quarter.bit_length() - 1)))
+
+
+def attend(q: Array, k: Array, v: Array, lookback: Array, window_size: int) -> tuple[Array, Array]:
+    """`local_attention` on one device."""
+    seq_len, window_size = q.shape[0], min(window_size, k.shape[0])
+    # Outside of the derivative rule, so that cotangents of what varies less are summed.
+    q, k, v, lookback = varying_alike(q, k, v, lookback)
+    return blockwise_attention(q, k, v, lookback, window_size, choose_block(seq_len, window_size))
 
 
 def block_pairs(

@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from griffin_kernels.arguments import check_floating, check_implementation, check_shapes
-from griffin_kernels.operation import varying_alike
+from griffin_kernels.mesh import mesh_in_effect
 from griffin_kernels.rg_lru.implementations import IMPLEMENTATIONS
-from griffin_kernels.rg_lru.vjp import differentiable_rg_lru
+from griffin_kernels.rg_lru.sharded import rg_lru_over_mesh
+from griffin_kernels.rg_lru.vjp import rg_lru
 
 
 def rg_lru_scan(
@@ -33,7 +34,7 @@ def rg_lru_scan(
         h_t = a_t * h_{t-1} + sqrt(1 - a_t**2) * (i_t * x_t)
 
     Gates, decay and state are computed in `promote_types(x.dtype, float32)`; the derivative recomputes the gates,
-    and the square root's is at most 1000.
+    and the square root's is at most 1000. With `jax.set_mesh` in effect, as `griffin_kernels.mesh` says.
 
     Args:
       x: What enters the recurrence.
@@ -81,7 +82,8 @@ def rg_lru_scan(
     start = jnp.zeros((*batch, width), wide) if h0 is None else h0.astype(wide)
     if x.size == 0:
         return x, start
-    rows = jnp.broadcast_to(a_param.astype(wide), start.shape)
-    # Outside of the derivative rule, so that cotangents of what varies less are summed.
-    arguments = varying_alike(x, recurrence_gate, input_gate, rows, start, reset, valid)
-    return differentiable_rg_lru(*arguments, c, implementation, interpret)
+    how = {"c": c, "implementation": implementation, "interpret": interpret}
+    arguments = x, recurrence_gate, input_gate, a_param.astype(wide), start, reset, valid
+    if (mesh := mesh_in_effect()) is not None:
+        return rg_lru_over_mesh(mesh, *arguments, **how)
+    return rg_lru(*arguments, **how)

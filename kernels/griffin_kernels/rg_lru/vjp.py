@@ -4,9 +4,19 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from griffin_kernels.operation import varying_alike
 from griffin_kernels.rg_lru.implementations import BACKWARD, FORWARD
+
+
+def rg_lru(x, recurrence_gate, input_gate, a_param, h0, reset, valid, *, c, implementation, interpret):
+    """`rg_lru_scan` on one device, arguments checked and filled in."""
+    rows = jnp.broadcast_to(a_param, h0.shape)
+    # Outside of the derivative rule, so that cotangents of what varies less are summed.
+    arguments = varying_alike(x, recurrence_gate, input_gate, rows, h0, reset, valid)
+    return differentiable_rg_lru(*arguments, c, implementation, interpret)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(7, 8, 9))

@@ -9,8 +9,8 @@ from griffin_kernels.linear_scan import implementations
 
 def forward(x, recurrence_gate, input_gate, a_param, h0, reset, valid, *, c):
     """`(h, h_last)`; h in the dtype of x, computed in that of h0."""
-    reset = _of_tokens(reset, valid)
-    gated, a = _coefficients(x, recurrence_gate, input_gate, a_param, reset, valid, c, h0.dtype)
+    reset = of_tokens(reset, valid)
+    gated, a = coefficients(x, recurrence_gate, input_gate, a_param, reset, valid, c, h0.dtype)
     h, h_last = implementations.FORWARD(gated, a, h0, reset, reverse=False, implementation="xla")
     return h.astype(x.dtype), h_last
 
@@ -18,9 +18,9 @@ def forward(x, recurrence_gate, input_gate, a_param, h0, reset, valid, *, c):
 def backward(dh, dh_last, x, recurrence_gate, input_gate, a_param, h, h0, reset, valid, *, c):
     """The cotangents `(dx, drecurrence_gate, dinput_gate, da_param, dh0)`."""
     wide = h0.dtype
-    reset = _of_tokens(reset, valid)
+    reset = of_tokens(reset, valid)
     (_, a), pull = jax.vjp(
-        lambda x, r, i, a_param: _coefficients(x, r, i, a_param, reset, valid, c, wide),
+        lambda x, r, i, a_param: coefficients(x, r, i, a_param, reset, valid, c, wide),
         x,
         recurrence_gate,
         input_gate,
@@ -32,12 +32,12 @@ def backward(dh, dh_last, x, recurrence_gate, input_gate, a_param, h, h0, reset,
     return *pull((dgated, da)), dh0
 
 
-def _of_tokens(reset, valid):
+def of_tokens(reset, valid):
     """Padding resets nothing."""
     return reset if reset is None or valid is None else reset & valid
 
 
-def _coefficients(x, recurrence_gate, input_gate, a_param, reset, valid, c, wide):
+def coefficients(x, recurrence_gate, input_gate, a_param, reset, valid, c, wide):
     """`(gated, a)` of `h_t = a_t h_{t-1} + gated_t`."""
     recurrence_gate = jax.nn.sigmoid(recurrence_gate.astype(wide))
     input_gate = jax.nn.sigmoid(input_gate.astype(wide))
