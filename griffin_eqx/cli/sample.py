@@ -29,7 +29,8 @@ class Sample:
     """Write text with a trained model.
 
     Attributes:
-      run: The run's folder, or one of weights; `latest` is the run in runs/ that was written to last.
+      run: The run's folder, or one of weights, ours or another program's; `latest` is the run in runs/ that was written
+        to last.
       prompt: The text to continue; a new document when left out.
       prompt_file: A file whose whole text is the prompt; `-` is standard input.
       prompts: A file with one prompt a line, or of JSON objects with a "prompt" where its name ends in .jsonl;
@@ -102,7 +103,7 @@ def run(argv: list[str]) -> int:
     from griffin_eqx.sampling import Engine, Sampling
     from griffin_eqx.training.load import load
 
-    loaded = load(switches.run)
+    loaded = load(switches.run, decoding=True)
     tokenizer = loaded.tokenizer
     if tokenizer is None:
         raise RunError(

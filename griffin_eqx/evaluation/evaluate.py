@@ -12,11 +12,11 @@ from griffin_eqx.config import DataConfig
 from griffin_eqx.data import Tokenizer, encode_documents
 from griffin_eqx.data.textfile import read_documents
 from griffin_eqx.errors import ConfigError
-from griffin_eqx.interop import folder as weights_folder
+from griffin_eqx.interop import open_weights
 from griffin_eqx.task import EvalSet, Metric, Split
 from griffin_eqx.text_sets import text_sets
 from griffin_eqx.training import evaluation
-from griffin_eqx.training.load import Loaded, load
+from griffin_eqx.training.load import Loaded, is_folder_of_weights, load
 from griffin_eqx.training.outcome import SetOutcome
 from griffin_eqx.training.run_directory import find, with_kept_tokenizer
 
@@ -150,9 +150,9 @@ def evaluate(
 def _as_trained(source: str | Path, loaded: Loaded) -> DataConfig:
     """The run's data, its tokenizer by where its file is now."""
     data = loaded.config.data
-    if not weights_folder.is_weights(source):
+    if not is_folder_of_weights(source):
         return with_kept_tokenizer(data, find(source))
-    file = weights_folder.read(source).tokenizer
+    file = open_weights(source).tokenizer
     return data if file is None else msgspec.structs.replace(data, tokenizer=f"file:{file}")
 
 

@@ -32,14 +32,26 @@ class GriffinLM(LM):
     Args:
       folder: As `griffin_eqx.load` takes it.
       which: As there.
+      batch_size: What lm-eval passes to every model; texts are read in batches of a size of our own.
+      max_batch_size: Likewise.
+      device: Likewise; where it runs is JAX's choice (`JAX_PLATFORMS`).
 
     Raises:
       GriffinError: What `griffin_eqx.load` raises.
       ConfigError: If the model has no tokenizer.
     """
 
-    def __init__(self, folder: str | Path, which: Literal["best", "last"] = "best", **_: Any):
+    def __init__(
+        self,
+        folder: str | Path,
+        which: Literal["best", "last"] = "best",
+        *,
+        batch_size: int | str | None = None,
+        max_batch_size: int | None = None,
+        device: str | None = None,
+    ):
         super().__init__()
+        del batch_size, max_batch_size, device
         loaded = load(folder, which=which)
         if loaded.tokenizer is None:
             raise ConfigError(

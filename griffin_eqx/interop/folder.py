@@ -79,8 +79,12 @@ def is_weights(path: str | Path) -> bool:
     return "\0" not in str(path) and (Path(path) / DESCRIPTION).is_file()
 
 
-def read(path: str | Path) -> Weights:
+def read(path: str | Path, *, mapped: bool = False) -> Weights:
     """Opens a folder of weights: everything is checked but the tensors' content, which is when they are read.
+
+    Args:
+      path: The folder.
+      mapped: Whether tensors are given as they lie in the file (`TensorFile.map`), and not in memory of their own.
 
     Raises:
       WeightsError: If a file is missing or damaged, they do not belong together, or a newer program wrote them.
@@ -111,7 +115,7 @@ def read(path: str | Path) -> Weights:
     refuse_differences(file.specs, said, path / TENSORS)
 
     def checked(name: str) -> np.ndarray:
-        array = file.read(name)
+        array = file.map(name) if mapped else file.read(name)
         if _sha256(array) != description.tensors[name].sha256:
             raise WeightsError(
                 f"{name} is damaged: it differs from its fingerprint.\n  {path / TENSORS}\n  Copy the file again."

@@ -5,9 +5,10 @@
     the rest  the tensors, one behind the other with no gap
 
 The `safetensors` package writes a file from all of its tensors at once, and reads through a memory map whose pages
-count as the process's own; so a model would need twice its memory. The format is small enough to be read and
-written here, and the tests hold both to that package. The header is checked whole before a tensor is read: what
-comes from elsewhere ends in one `WeightsError` with file and tensor in it.
+count as the process's own; so a model would need twice its memory, but for one that is never written to and may stay
+in its map. The format is small enough to be read and written here, and the tests hold both to that package. The header
+is checked whole before a tensor is read: what comes from elsewhere ends in one `WeightsError` with file and tensor in
+it.
 """
 
 import hashlib
@@ -135,6 +136,23 @@ class TensorFile:
         if done < len(raw):
             raise _damaged(self.path, name, "the file was cut off while it was read")
         return raw.view(spec.dtype).reshape(spec.shape)
+
+    def map(self, name: str) -> np.ndarray:
+        """One tensor as it lies in the file: read-only, read when it is looked at, in memory that can be taken back.
+
+        The file must stay as it is for as long as the array is used.
+
+        Raises:
+          WeightsError: If the file has changed since it was opened.
+        """
+        spec, start = self.specs[name], self._begin + self._offsets[name]
+        if spec.nbytes == 0:
+            return np.empty(spec.shape, spec.dtype)
+        try:
+            whole = np.memmap(self.path, spec.dtype, "r", start, spec.shape)
+        except (OSError, ValueError) as error:
+            raise _damaged(self.path, name, f"it cannot be mapped: {error}") from error
+        return whole.view(np.ndarray)
 
     def digest(self, name: str) -> str:
         """SHA-256 (hex) of a tensor's bytes, without having them in memory at once."""

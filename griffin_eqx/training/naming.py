@@ -93,20 +93,24 @@ def reader(tree: Any) -> Callable[[str], np.ndarray]:
     return read
 
 
-def assemble(template: Any, read: Callable[[str], np.ndarray]) -> Any:
+def assemble(template: Any, read: Callable[[str], np.ndarray], *, own: bool = True) -> Any:
     """`unflatten` for arrays that are read when their turn comes, one in memory at a time beside the tree.
 
     Args:
       template: The tree's structure, of arrays or `jax.ShapeDtypeStruct`s.
       read: Gives the array behind each name in `specs(template)`.
+      own: Whether arrays are copied. Otherwise, on CPU, those that are aligned to 64 bytes and not part of a stack stay
+        where `read` has them.
 
     Returns:
-      The template with JAX arrays of their own for leaves, on the default device.
+      The template with JAX arrays for leaves, on the default device.
     """
 
     def gather(leaf: Any, place: _Place) -> Array:
         if place.axis is None:
             whole = read(place.names[0])
+            if not own:
+                return jax.device_put(whole)
         else:
             whole = np.empty(leaf.shape, leaf.dtype)
             for row, name in enumerate(place.names):

@@ -28,7 +28,8 @@ def run(monkeypatch):
     loaded = types.SimpleNamespace(model=model, tokenizer=ByteTokenizer(), config=gx.Config(), step=0)
     asked = []
 
-    def load(run_dir):
+    def load(run_dir, *, decoding):
+        assert decoding
         asked.append(str(run_dir))
         return loaded
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 from typing import ClassVar
 
 import equinox as eqx
@@ -90,6 +91,33 @@ def test_a_loaded_model_owns_its_arrays(saved):
     moved = jax.jit(lambda w: w + 1, donate_argnums=0)(jnp.array(model.final_norm.scale))
     assert np.isfinite(np.asarray(moved, np.float32)).all()
     assert all(leaf.is_fully_addressable for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_array)))
+
+
+def test_for_decoding_every_layer_is_apart_and_stays_in_the_file(tmp_path, make_config, random_model, arrays):
+    """The same bits, in the layout that the engine would make, at the very addresses of the file's map."""
+    config = make_config(pattern="R*2 L R*2 L", lru_width=32)  # tensors of multiples of 64 bytes
+    saved = save(random_model(config), config, tmp_path / "w")
+    model = gx.load(saved, decoding=True).model
+    usual = gx.load(saved).model
+    assert arrays(model) == arrays(usual)
+    engine = gx.Engine(model)
+    assert engine.model is model
+    assert jax.tree.structure(engine.model) == jax.tree.structure(gx.Engine(usual).model)
+    maps = [
+        line.split()
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if "model.safetensors" in line
+    ]
+    spans = [[int(end, 16) for end in fields[0].split("-")] for fields in maps]
+    leaves = jax.tree.leaves(eqx.filter(model, eqx.is_array))
+    there = [any(a <= leaf.unsafe_buffer_pointer() < b for a, b in spans) for leaf in leaves]
+    assert all(there)
+    moved = jax.jit(lambda w: 2 * w, donate_argnums=0)(
+        leaves[0]
+    )  # given away all the same, it is not written to
+    np.testing.assert_array_equal(jnp.asarray(moved) / 2, gx.load(saved).model.embedding.weight)
+    again = gx.load(saved, decoding=True).model
+    assert arrays(again) == arrays(usual)
 
 
 @dataclasses.dataclass(frozen=True)
