@@ -53,7 +53,7 @@ BUNDLES = {
     ("linear_scan[reset]", "forward"): 80,
     ("linear_scan[complex]", "forward"): 105,
     ("linear_scan[complex]", "backward"): 185,
-    ("rg_lru", "forward"): 225,
+    ("rg_lru", "forward"): 220,
     ("rg_lru[vmap]", "forward"): 255,
     ("rg_lru", "backward"): 440,
     ("cg_lru", "forward"): 560,

@@ -24,10 +24,12 @@ def forward(x, recurrence_gate, input_gate, a_param, h0, reset, valid, *, c, int
         r = half(recurrence_gate)
         a = decay(r, rate)
         root, _ = normaliser(r, a, rate)
-        new = open_gate(half(input_gate)) * x
+        opening = half(input_gate)
         if flag is None:
-            new = a * h + root * new
+            # Twice the gated input and half the root: one operation less.
+            new = a * h + (0.5 * root) * (opening * x + x)
         else:
+            new = open_gate(opening) * x
             # By selection: 0 * NaN would let a NaN cross the border of a document.
             new = jnp.where(flag == RESET, new, a * h + root * new)
             new = jnp.where(flag == SKIP, h, new)
