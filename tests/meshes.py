@@ -48,6 +48,9 @@ def _filled(z, multiple):
     return jnp.pad(z, [(0, 0)] * (z.ndim - 1) + [(0, -z.shape[-1] % multiple)])
 
 
+_ALONE = re.compile(r"replica_groups=\{\{0\}(,\{\d+\})*\}")
+"""Every device is a group of its own: a collective that communicates nothing."""
+
 _COLLECTIVE = re.compile(
     r"= (\(?[^=]*?) (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute|collective-broadcast|"
     r"ragged-all-to-all)(?:-start)?\("
@@ -63,10 +66,11 @@ def collectives(program: Callable[..., Any], *arguments: Any) -> dict[str, list[
     """
     text = jax.jit(program).lower(*arguments).compile().as_text() or ""
     found: dict[str, list[int]] = {}
-    for result, kind in _COLLECTIVE.findall(text):
-        found.setdefault(kind, []).append(
-            sum(_bytes(*shape) for shape in re.findall(r"(\w+)\[([\d,]*)\]", result))
-        )
+    for line in re.sub(r"/\*.*?\*/", "", text).splitlines():  # in front of every fifth of a tuple
+        for result, kind in _COLLECTIVE.findall(line):
+            if not _ALONE.search(line):
+                sizes = [_bytes(*shape) for shape in re.findall(r"(\w+)\[([\d,]*)\]", result)]
+                found.setdefault(kind, []).append(sum(sizes))
     return {kind: sorted(sizes) for kind, sizes in found.items()}
 
 

@@ -1,7 +1,5 @@
 """A model over a mesh is the model on one device: loss and gradients, packed and padded rows."""
 
-import math
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,10 +8,16 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from griffin_eqx.mesh import MeshShape
+from griffin_eqx.mesh import AXES, MeshShape, meshes
 from griffin_eqx.model import LanguageModel
 from griffin_eqx.sharding import make_mesh, shardings
-from griffin_eqx.training.objective import TokenBatch, batch_nll
+from griffin_eqx.training.objective import (
+    TokenBatch,
+    batch_hidden,
+    batch_nll,
+    evaluate_batch,
+    init_batch_cache,
+)
 from tests.models import divisible
 
 
@@ -29,6 +33,36 @@ def packed_batch(rows: int, seq_len: int) -> TokenBatch:
     return TokenBatch(*map(jnp.asarray, (tokens, targets, positions, length)))
 
 
+PATTERN = "rg_lru*2 cg_lru local_mqa global_mqa"
+"""A run of two layers, so that parameters are stacked."""
+
+FEW = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]
+SHAPES = [
+    shape if shape in FEW else pytest.param(shape, marks=pytest.mark.thorough)
+    for shape in map(tuple, meshes(8))
+]
+
+
+def over(mesh, model, batch):
+    """A model and a batch on a mesh; tokens that it does not divide lie whole."""
+    arrays, static = eqx.partition(model, eqx.is_array)
+    laid = eqx.combine(jax.device_put(arrays, shardings(model, mesh)), static)
+
+    def place(z):
+        axes = [
+            axis if size % mesh.shape[axis] == 0 else None for axis, size in zip(AXES, z.shape, strict=False)
+        ]
+        return jax.device_put(z, NamedSharding(mesh, P(*axes)))
+
+    return laid, jax.tree.map(place, batch)
+
+
+def agree(one, many):
+    """Sums are taken in another order: float32 keeps seven digits, and these lose less than two of them."""
+    for here, there in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
+        np.testing.assert_allclose(there, here, rtol=0, atol=1e-5 * float(jnp.abs(here).max()))
+
+
 @pytest.fixture(scope="module")
 def judge():
     return eqx.filter_jit(eqx.filter_value_and_grad(lambda model, batch: batch_nll(model, batch, None)[0]))
@@ -36,27 +70,55 @@ def judge():
 
 @pytest.fixture(scope="module")
 def alone(judge):
-    """`(model, batch, loss, gradients)` on one device; a run of two layers, so that parameters are stacked."""
-    config = divisible("rg_lru*2 cg_lru local_mqa global_mqa")
-    model = LanguageModel.init(config.model, key=jax.random.key(0))
+    """`(model, batch, (loss, gradients))` on one device."""
+    model = LanguageModel.init(divisible(PATTERN).model, key=jax.random.key(0))
     batch = packed_batch(8, 32)
-    return model, batch, *judge(model, batch)
+    return model, batch, judge(model, batch)
 
 
-@pytest.mark.parametrize(
-    "shape", [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)], ids=lambda shape: str(MeshShape(*shape))
-)
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: str(MeshShape(*shape)))
 def test_loss_and_gradients_are_those_of_one_device(judge, alone, shape):
-    model, batch, loss, gradients = alone
+    model, batch, expected = alone
     mesh = make_mesh(MeshShape(*shape))
-    arrays, static = eqx.partition(model, eqx.is_array)
-    laid = eqx.combine(jax.device_put(arrays, shardings(model, mesh)), static)
-    rows = TokenBatch(
-        *(jax.device_put(z, NamedSharding(mesh, P(*("data", "sequence")[: z.ndim]))) for z in batch)
-    )
     with jax.set_mesh(mesh):
-        there_loss, there = judge(laid, rows)
-    # Sums are taken in another order: float32 keeps seven digits, and these sums lose less than two of them.
-    assert math.isclose(loss, there_loss, rel_tol=1e-5)
-    for one, many in zip(jax.tree.leaves(gradients), jax.tree.leaves(there), strict=True):
-        np.testing.assert_allclose(many, one, rtol=0, atol=1e-5 * float(jnp.abs(one).max()))
+        agree(expected, judge(*over(mesh, model, batch)))
+
+
+def test_a_carried_cache_and_rows_that_leave_shards_uneven():
+    """30 tokens on four shards that go on from a cache: the next cache, and gradients through both."""
+    model = LanguageModel.init(divisible("rg_lru cg_lru local_mqa global_mqa").model, key=jax.random.key(0))
+    batch, empty = packed_batch(4, 30), init_batch_cache(model, 4, 64)
+    cache = eqx.filter_jit(lambda model, batch, cache: batch_hidden(model, batch, cache)[1])(
+        model, batch, empty
+    )
+    # This one goes on with the document that the one before ends in, up to its own first border.
+    last = batch.positions[:, 26:27]
+    first = jnp.cumsum(batch.positions == 0, axis=1) == 1
+    batch = batch._replace(positions=jnp.where(first, batch.positions + last + 1, batch.positions))
+
+    def weighed(z):
+        return (z * jnp.sin(jnp.arange(z.size, dtype=z.dtype)).reshape(z.shape)).sum()
+
+    @eqx.filter_jit
+    @eqx.filter_value_and_grad(has_aux=True)
+    def both(moving, batch):
+        nll, cache = batch_nll(moving[0], batch, moving[1])
+        return nll + sum(map(weighed, jax.tree.leaves(eqx.filter(cache, eqx.is_inexact_array)))), cache
+
+    expected = both((model, cache), batch)
+    mesh = make_mesh(MeshShape(1, 4, 2))
+    with jax.set_mesh(mesh):
+        laid, (rows, carried) = over(mesh, model, (batch, cache))
+        agree(expected, both((laid, carried), rows))
+
+
+def test_what_an_evaluation_counts_is_what_it_is_on_one_device():
+    model = LanguageModel.init(divisible("rg_lru").model, key=jax.random.key(0))
+    batch = packed_batch(6, 32)  # rows that `data` does not divide
+    judge = eqx.filter_jit(lambda model, batch: evaluate_batch(model, batch, None)[:2])
+    nll, predicted = judge(model, batch)
+    mesh = make_mesh(MeshShape(4, 1, 2))
+    with jax.set_mesh(mesh):
+        there_nll, there_predicted = judge(*over(mesh, model, batch))
+    agree(nll, there_nll)
+    np.testing.assert_array_equal(predicted, there_predicted)

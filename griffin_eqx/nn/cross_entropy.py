@@ -55,7 +55,7 @@ def token_scores(
         rivals = (score >= _picked(score, chunk_targets)[:, None]).sum(-1)
         return nll, (rivals == 1) & (chunk_targets >= 0)
 
-    found = jax.lax.map(one, _chunks(hidden, targets, weight.shape[0]))
+    found = jax.lax.map(one, chunks(hidden, targets, weight.shape[0]))
     return jax.tree.map(lambda z: z.reshape(-1)[: hidden.shape[0]], found)
 
 
@@ -100,7 +100,7 @@ def _forward(hidden, weight, targets, vocab_size, soft_cap):
         jnp.zeros((), np.promote_types(hidden.dtype, jnp.float32)),
         jnp.zeros(weight.shape, jnp.float32),
     )
-    (total, dweight), dhidden = jax.lax.scan(step, start, _chunks(hidden, targets, weight.shape[0]))
+    (total, dweight), dhidden = jax.lax.scan(step, start, chunks(hidden, targets, weight.shape[0]))
     return total, (dhidden.reshape(-1, width)[:tokens], dweight.astype(weight.dtype))
 
 
@@ -116,7 +116,7 @@ def _backward(vocab_size, soft_cap, residuals, cotangent):
 summed_nll.defvjp(_forward, _backward)
 
 
-def _chunks(hidden, targets, vocab_rows):
+def chunks(hidden, targets, vocab_rows):
     """Tokens cut into equal chunks, the last one filled up with nothing to predict."""
     tokens = hidden.shape[0]
     count = max(1, math.ceil(tokens * vocab_rows / _CHUNK_ELEMENTS))
@@ -126,14 +126,19 @@ def _chunks(hidden, targets, vocab_rows):
     return hidden, jnp.pad(targets, (0, pad), constant_values=-1).reshape(count, size)
 
 
-def _score(hidden, targets, weight, vocab_size, soft_cap):
-    """`(slope of the cap or None, masked scores, nll)` of one chunk, in float32 or wider."""
+def capped_scores(hidden, weight, soft_cap):
+    """`(slope of the cap or None, scores)` of one chunk, in float32 or wider."""
     wide = np.promote_types(hidden.dtype, jnp.float32)
     score = jnp.matmul(hidden, weight.T, preferred_element_type=wide)
-    slope = None
-    if soft_cap:
-        bent = jnp.tanh(score / soft_cap)
-        slope, score = 1 - jnp.square(bent), soft_cap * bent
+    if not soft_cap:
+        return None, score
+    bent = jnp.tanh(score / soft_cap)
+    return 1 - jnp.square(bent), soft_cap * bent
+
+
+def _score(hidden, targets, weight, vocab_size, soft_cap):
+    """`(slope of the cap or None, masked scores, nll)` of one chunk, in float32 or wider."""
+    slope, score = capped_scores(hidden, weight, soft_cap)
     if vocab_size < weight.shape[0]:
         score = jnp.where((jnp.arange(weight.shape[0]) < vocab_size)[None, :], score, -jnp.inf)
     nll = jnp.where(targets >= 0, jax.nn.logsumexp(score, axis=-1) - _picked(score, targets), 0)

@@ -6,6 +6,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from griffin_kernels.mesh import mesh_in_effect, shard_map, splits_channels, splits_time
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from griffin_eqx.nn.init import normal
@@ -39,6 +41,8 @@ class Embedding(eqx.Module):
         """Looks tokens up; ids outside of the vocabulary are the caller's error and give row 0 or the last."""
         if isinstance(self.weight, Int8Matrix):
             return self.weight.row(tokens, dtype)
+        if (mesh := mesh_in_effect()) is not None and tokens.size:
+            return _encode_over_mesh(mesh, self.weight, jnp.clip(tokens, 0, self.weight.shape[0] - 1), dtype)
         return self.weight.at[tokens].get(mode="clip").astype(dtype)
 
     def decode(self, hidden: Float[Array, "*leading width"]) -> Float[Array, "*leading vocab_size"]:
@@ -57,3 +61,21 @@ class Embedding(eqx.Module):
         else:
             logits = hidden @ weight.T
         return logits[..., : self.vocab_size]
+
+
+def _encode_over_mesh(mesh, weight, tokens, dtype):
+    """Each shard looks up what its own rows hold of its own tokens; left to itself the compiler gathers all of both."""
+    rows, time = splits_channels(mesh, weight.shape[0]), splits_time(mesh, tokens.shape[0])
+    time = time if time and tokens.shape[0] % mesh.shape[time] == 0 else None
+
+    def body(weight, tokens):
+        count = weight.shape[0]
+        first = jax.lax.axis_index(rows) * count if rows else 0
+        held = (tokens >= first) & (tokens < first + count)
+        found = weight.at[tokens - first].get(mode="clip").astype(dtype)
+        return jnp.where(held[:, None], found, 0)[None]
+
+    in_specs = PartitionSpec(rows, None), PartitionSpec(time)
+    parts = shard_map(body, mesh, in_specs, PartitionSpec(rows, time, None))(weight, tokens)
+    # Summed out here: its derivative then is a copy, where that of a sum inside would be a second one.
+    return parts.sum(0)

@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from griffin_kernels.mesh import mesh_in_effect
 from jaxtyping import Array, Bool, Float, Int
 
 from griffin_eqx.block import Cache, SequenceLayout
 from griffin_eqx.model import LanguageModel, Remat
 from griffin_eqx.nn.cross_entropy import summed_nll, token_scores
+from griffin_eqx.nn.sharded_cross_entropy import summed_nll_over_mesh, token_scores_over_mesh
 from griffin_eqx.sharding import rows_axis
 
 
@@ -50,11 +52,11 @@ def batch_nll(
 ) -> tuple[Float[Array, ""], Cache | None]:
     """The sum of all targets' negative log-likelihoods in nats, and the cache after the batch."""
     hidden, cache = batch_hidden(model, batch, cache, remat=remat)
+    weight, (vocab_size, cap) = model.embedding.weight, (model.embedding.vocab_size, model.logit_soft_cap)
+    if (mesh := mesh_in_effect()) is not None and isinstance(weight, jax.Array):
+        return summed_nll_over_mesh(mesh, hidden, weight, batch.targets, vocab_size, cap), cache
     flat = hidden.reshape(-1, hidden.shape[-1])
-    embedding = model.embedding
-    nll: Any = summed_nll(
-        flat, embedding.weight, batch.targets.reshape(-1), embedding.vocab_size, model.logit_soft_cap
-    )
+    nll: Any = summed_nll(flat, weight, batch.targets.reshape(-1), vocab_size, cap)
     return nll, cache
 
 
@@ -68,13 +70,12 @@ def evaluate_batch(
       target scores above all other tokens (`token_scores`); the cache after the batch.
     """
     hidden, cache = batch_hidden(model, batch, cache)
-    embedding = model.embedding
+    weight, (vocab_size, cap) = model.embedding.weight, (model.embedding.vocab_size, model.logit_soft_cap)
+    if (mesh := mesh_in_effect()) is not None and isinstance(weight, jax.Array):
+        return *token_scores_over_mesh(mesh, hidden, weight, batch.targets, vocab_size, cap), cache
+    flat = hidden.reshape(-1, hidden.shape[-1])
     nll, predicted = token_scores(
-        hidden.reshape(-1, hidden.shape[-1]),
-        embedding.weight,
-        batch.targets.reshape(-1),
-        vocab_size=embedding.vocab_size,
-        soft_cap=model.logit_soft_cap,
+        flat, weight, batch.targets.reshape(-1), vocab_size=vocab_size, soft_cap=cap
     )
     return nll.reshape(batch.targets.shape), predicted.reshape(batch.targets.shape), cache
 
