@@ -124,6 +124,13 @@ MUTANTS = (
         why="slots that were never filled have a weight when positions do not start at 0",
     ),
     _local(
+        name="cache-skipped-after-the-first-chunk",
+        law="streaming",
+        old="(cache.num_held > 0) & (start > 0)",
+        new="(cache.num_held == 0) | (start == 0)",
+        why="the branch that spares the work is taken where there is some",
+    ),
+    _local(
         name="ring-as-long-as-the-document",
         law="bounded_cache",
         old="max_seq_len if self.window_size is None else min(self.window_size, max_seq_len)",

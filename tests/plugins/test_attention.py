@@ -115,3 +115,44 @@ def test_without_rope_the_order_of_earlier_tokens_does_not_matter():
     np.testing.assert_allclose(run(block, turned)[4], run(block, x)[4], rtol=1e-4, atol=1e-6)
     block = build_global()
     assert not np.allclose(run(block, turned)[4], run(block, x)[4], rtol=1e-2)
+
+
+def test_rows_that_go_on_and_rows_that_begin_share_a_batch():
+    """Attention to the cache is left out where no row of a batch holds anything, and only there."""
+    block = build_local(window_size=6)
+    x = jax.random.normal(jax.random.key(1), (3, 10, DIMS.width))
+    whole = [run(block, row) for row in x]
+    empty = block.init_cache(16, jnp.float32)
+
+    def read(x, start, length, cache):
+        return block(x, SequenceLayout(start + jnp.arange(4), length), cache)
+
+    @jax.jit
+    def step(x, starts, lengths, caches):
+        return jax.vmap(read)(x, starts, lengths, caches)
+
+    caches = jax.tree.map(lambda z: jnp.stack([z] * 3), empty)
+    starts = jnp.zeros(3, jnp.int32)
+    seen = [[], [], []]
+    # Tokens of each row in each chunk: a row may have nothing yet where another goes on.
+    for lengths in ([4, 0, 0], [3, 4, 0], [3, 4, 4], [0, 2, 4]):
+        given = jnp.stack(
+            [jnp.pad(row, ((0, 4), (0, 0)))[s : s + 4] for row, s in zip(x, starts, strict=True)]
+        )
+        y, caches = step(given, starts, jnp.asarray(lengths), caches)
+        for row, length in enumerate(lengths):
+            seen[row].append(y[row, :length])
+        starts = starts + jnp.asarray(lengths)
+    for row, count in enumerate(starts.tolist()):
+        np.testing.assert_allclose(jnp.concatenate(seen[row]), whole[row][:count], rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_with_empty_caches_runs_one_branch_and_not_both():
+    block = build_local(window_size=6)
+    cache = jax.tree.map(lambda z: jnp.stack([z] * 3), block.init_cache(16, jnp.float32))
+    layout = SequenceLayout(jnp.arange(4), jnp.asarray(4))
+    x = jnp.ones((3, 4, DIMS.width))
+    program = jax.make_jaxpr(jax.vmap(lambda x, cache: block(x, layout, cache)))(x, cache)
+    branches = [line for line in str(program).splitlines() if " cond[" in line]
+    assert len(branches) == 1
+    assert jax.jit(jax.vmap(lambda x, cache: block(x, layout, cache)))(x, cache)[0].shape == x.shape
