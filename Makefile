@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test browser-test eval-test parity thorough core lint types imports check clean
+.PHONY: demo test browser-test eval-test parity peers thorough core lint types imports check clean
 
 demo: $(VENV)/installed-report
 	$(BIN)/griffin ablate experiments/demo/plan.toml
@@ -26,13 +26,22 @@ eval-test:
 	$(VENV)-eval/bin/pip install --quiet -c constraints.txt -e '.[test,eval]'
 	$(VENV)-eval/bin/pytest -m lm_eval tests/evaluation
 
-# Runs beside Hugging Face's and DeepMind's own programs, in an environment of its own (about 1.5 GB, half an hour). Their
-# versions do not fit together by their own word, hence --no-deps.
+# Runs beside Hugging Face's and DeepMind's own programs, in an environment of its own (half an hour or more). Their versions do
+# not fit together by their own word, hence --no-deps; torch comes first with what it needs, because on Linux its usual
+# build imports nothing without CUDA's libraries (2.7 GB in all). A build for CPU alone, 0.2 GB, does as well: say where it is,
+# as in `make parity TORCH=torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl`.
+TORCH ?= torch==2.13.0
+
 parity: .venv-parity/installed
 	.venv-parity/bin/python experiments/parity/compare.py
 
+# The speed of the three, in turns in one run; the table is experiments/parity/PEERS.md.
+peers: .venv-parity/installed
+	.venv-parity/bin/python experiments/parity/peers.py
+
 .venv-parity/installed: experiments/parity/requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv-parity
+	.venv-parity/bin/pip install --quiet $(TORCH)
 	.venv-parity/bin/pip install --quiet --no-deps -r experiments/parity/requirements.txt
 	.venv-parity/bin/pip install --quiet --no-deps -e .
 	touch $@

@@ -120,6 +120,19 @@ def hugging_face(model: Model, dtype: str, new_tokens: int, folder: str) -> Outc
     return Outcome(shapes, out.logits[0].detach().float().numpy(), blocks, gradients, written)
 
 
+def hugging_face_folder(model: Model, folder: Any) -> None:
+    """Leaves the folder that `save_pretrained` writes, in float32."""
+    import torch
+    from transformers import RecurrentGemmaConfig, RecurrentGemmaForCausalLM
+
+    net = RecurrentGemmaForCausalLM(RecurrentGemmaConfig(**hugging_face_config(model)))
+    drawn = {k: v for k, v in net.state_dict().items() if k != "lm_head.weight"}
+    state = {name: torch.from_numpy(draw(name, tuple(value.shape))) for name, value in drawn.items()}
+    net.load_state_dict(state, strict=False)
+    net.tie_weights()
+    net.save_pretrained(folder)
+
+
 def griffin_config(model: Model) -> Any:
     """DeepMind's configuration; its window of W shows W+1 keys."""
     from recurrentgemma import common
