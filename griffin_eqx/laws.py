@@ -14,5 +14,6 @@ LAWS: dict[str, str] = {
     "gradients": "gradients are finite and equal those in float64, through the cache too",
     "precision": "bfloat16 in, bfloat16 out, states at least float32, error bounded at every length",
     "transforms": "jit, vmap and remat change nothing, and equal shapes compile once",
+    "placement": "over a mesh of devices the block is what it is on one, in values and gradients",
     "options": "options survive being printed into a pattern and read back",
 }

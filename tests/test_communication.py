@@ -54,7 +54,7 @@ def communicated(part: str, shape: tuple[int, int, int]) -> tuple[dict[str, list
         return rows(parameters, x, positions)
 
     def both(parameters, x, positions, dy):
-        y, pull = jax.vjp(lambda *moving: forward(*moving, positions), parameters, x)
+        y, pull = jax.vjp(lambda parameters, x: forward(parameters, x, positions), parameters, x)
         dparameters, dx = pull(dy)
         return y, dx, jax.lax.with_sharding_constraint(dparameters, shardings(parameters, mesh))
 

@@ -117,6 +117,22 @@ def test_a_task_of_ones_own_is_trained_on_as_shown(flip_flop, capsys):
     assert "flip_flop[skip=0.9]" in next(Path("runs").glob("*/config.toml")).read_text()
 
 
+def test_the_block_of_the_page_on_meshes_is_the_same_over_all_of_them(tmp_path, monkeypatch, capsys):
+    page = (DOCS / "meshes.md").read_text(encoding="utf-8")
+    source = re.search(r"^```python\n(# leaky_sum.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    command = re.search(r"`griffin (verify block --plugin leaky_sum.py .*?)`", page)
+    assert source
+    assert command
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry.default, "_added", {})
+    monkeypatch.setattr("griffin_eqx.cli.verify.compile_quickly", lambda: None)
+    Path("leaky_sum.py").write_text(source[1])
+    assert main(shlex.split(command[1])) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"✓ +placement +3 cases", out)
+    assert "1 of 1 law hold" in out
+
+
 PLANS = (DOCS / "plans.md").read_text(encoding="utf-8")
 
 

@@ -114,6 +114,11 @@ def _blocks(switches: Verify) -> list[Trial]:
     from griffin_eqx.laws import LAWS
 
     _check_laws(switches.law, LAWS)
+    if not switches.law or "placement" in switches.law:
+        from griffin_eqx.sharding import virtual_devices
+        from griffin_eqx.verify.placement_law import DEVICES
+
+        virtual_devices(DEVICES)
     if switches.complex or switches.reverse or switches.float32:
         raise GriffinError("--complex, --reverse and --float32 are for scans.\nUse griffin verify scan ...")
     trials = []

@@ -18,7 +18,7 @@ from griffin_eqx.verify.law import Law
 from griffin_eqx.verify.regression import check_block_case, check_scan_case
 from griffin_eqx.verify.scan_laws import SCAN_LAWS, scan_law_tests, verify_scan
 from griffin_eqx.verify.scan_subject import ScanCase
-from griffin_eqx.verify.strategies import Case, Chunk, Row
+from griffin_eqx.verify.strategies import Case, Chunk, MeshCase, Row
 from griffin_eqx.verify.verdict import Counterexample, ScoreBoard, Verdict
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Counterexample",
     "Difference",
     "Law",
+    "MeshCase",
     "Row",
     "ScanCase",
     "ScoreBoard",

@@ -9,6 +9,7 @@ from griffin_eqx.verify.contract_laws import bounded_cache, independent_rows, op
 from griffin_eqx.verify.kinds import kinds_of
 from griffin_eqx.verify.law import Law
 from griffin_eqx.verify.numeric_laws import gradients, precision
+from griffin_eqx.verify.placement_law import placement
 from griffin_eqx.verify.sequence_laws import causal, long, packing, padding, streaming
 from griffin_eqx.verify.subject import DIMS
 from griffin_eqx.verify.verdict import EXAMPLES, ScoreBoard, Verdict, judge, verdicts
@@ -24,6 +25,7 @@ _ALL = (
     gradients,
     precision,
     transforms,
+    placement,
     options,
 )
 BLOCK_LAWS: dict[str, Law] = {law.name: law for law in _ALL}
@@ -87,6 +89,8 @@ def law_tests(
     def test(law):
         if law in block.not_applicable:
             pytest.skip(f"{block.name}: {law} does not apply: {block.not_applicable[law]}")
+        if reason := BLOCK_LAWS[law].impossible():
+            pytest.skip(f"{block.name}: {law} cannot be tried: {reason}")
         for subject in kinds:
             BLOCK_LAWS[law].hold(subject)
 

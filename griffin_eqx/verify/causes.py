@@ -343,6 +343,21 @@ _CAUSES = (
         lambda c: not c.raised,
     ),
     _Cause(
+        "placement",
+        "a jax.shard_map of the block's own whose gradient is not summed over the shards, or summed twice",
+        lambda c: "gradients" in c.what and not c.raised,
+    ),
+    _Cause(
+        "placement",
+        "a shard that is not sent enough of its past: a halo one token short, a state or a reset that is not handed on",
+        lambda c: not c.raised,
+    ),
+    _Cause(
+        "placement",
+        "an axis that is annotated as split and that the block reshapes or cuts; leave its name out, or keep it whole",
+        lambda c: c.raised,
+    ),
+    _Cause(
         "options", "__post_init__ changes a value, or Options compares by identity", lambda c: not c.raised
     ),
     _Cause(

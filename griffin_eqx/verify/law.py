@@ -8,6 +8,8 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
+from griffin_eqx.errors import GriffinError
+
 
 @dataclasses.dataclass(frozen=True)
 class Law:
@@ -20,6 +22,7 @@ class Law:
       cases: The strategy of its inputs, for the subject at hand.
       check: Takes the subject and a case; raises AssertionError with numbers where the law is broken.
       most: Upper bound of the examples in one run, for a law whose cases are slow.
+      impossible: Says why this program cannot try the law, or "" if it can.
     """
 
     name: str
@@ -28,6 +31,7 @@ class Law:
     cases: Callable[[Any], SearchStrategy[Any]]
     check: Callable[[Any, Any], None]
     most: int | None = None
+    impossible: Callable[[], str] = lambda: ""
 
     def hold(
         self,
@@ -48,7 +52,10 @@ class Law:
 
         Raises:
           AssertionError: For the smallest case found that breaks it.
+          GriffinError: If this program cannot try it.
         """
+        if reason := self.impossible():
+            raise GriffinError(f"The law {self.name} cannot be tried: {reason}.")
         profile = settings()
         wanted = max_examples or profile.max_examples
         count = wanted if self.most is None or wanted > 100 else min(self.most, wanted)

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from griffin_eqx.mesh import MeshShape
 from griffin_eqx.verify.causes import likely_causes
 from griffin_eqx.verify.comparison import Difference, number, raised_at
 from griffin_eqx.verify.regression import regression_test
 from griffin_eqx.verify.scan_subject import ScanCase
-from griffin_eqx.verify.strategies import Case
+from griffin_eqx.verify.strategies import Case, MeshCase
 from griffin_eqx.verify.verdict import Counterexample, ScoreBoard, Verdict
 
 SIGNS = {"holds": "✓", "broken": "✗", "not applicable": "-"}
@@ -33,6 +34,9 @@ def in_words(case: Any) -> str:
         kind = f"{'complex' if case.planar else 'real'}, {case.dtype}, {'backward' if case.reverse else 'forward'}"
         resets = "resets at random" if case.resets else "no resets"
         return f"{_count(case.seq_len, 'step')}, step {case.pick} picked, {kind}, {resets}, seed {case.seed}"
+    if isinstance(case, MeshCase):
+        rows = "rows that go on from a cache, on uneven shards" if case.carried else "rows that start anew"
+        return f"the mesh {MeshShape(*case.mesh)}, {rows}, seed {case.seed}"
     if isinstance(case, dict):
         return f"options {', '.join(f'{name}={value!r}' for name, value in case.items()) or 'none'}"
     return f"seed {case}"

@@ -124,6 +124,21 @@ class Case:
         return np.random.default_rng(self.seed)
 
 
+@dataclasses.dataclass(frozen=True)
+class MeshCase:
+    """A batch over a mesh.
+
+    Attributes:
+      mesh: Devices along data, sequence and model.
+      carried: Rows go on from a cache, on a length that leaves shards of the sequence uneven.
+      seed: Of parameters, inputs, borders of documents and lengths.
+    """
+
+    mesh: tuple
+    carried: bool
+    seed: int
+
+
 @st.composite
 def whole_rows(draw: Any, **limits: int) -> Case:
     """A row in one chunk, with a token picked."""

@@ -111,7 +111,7 @@ def judge(
       max_examples: Random cases for each subject.
       reason: Why the law does not apply; empty if it does.
     """
-    if reason:
+    if reason := reason or law.impossible():
         return Verdict(law, "not applicable", reason)
     cases, found, start = 0, None, time.perf_counter()
     with Compiling() as compiling:
