@@ -51,6 +51,9 @@ def _filled(z, multiple):
 _ALONE = re.compile(r"replica_groups=\{\{0\}(,\{\d+\})*\}")
 """Every device is a group of its own: a collective that communicates nothing."""
 
+_ALONG = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
+"""The sizes of a mesh's axes, and those that a collective goes along, as newer compilers write groups."""
+
 _COLLECTIVE = re.compile(
     r"= (\(?[^=]*?) (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute|collective-broadcast|"
     r"ragged-all-to-all)(?:-start)?\("
@@ -68,10 +71,17 @@ def collectives(program: Callable[..., Any], *arguments: Any) -> dict[str, list[
     found: dict[str, list[int]] = {}
     for line in re.sub(r"/\*.*?\*/", "", text).splitlines():  # in front of every fifth of a tuple
         for result, kind in _COLLECTIVE.findall(line):
-            if not _ALONE.search(line):
+            if not _communicates_nothing(line):
                 sizes = [_bytes(*shape) for shape in re.findall(r"(\w+)\[([\d,]*)\]", result)]
                 found.setdefault(kind, []).append(sum(sizes))
     return {kind: sorted(sizes) for kind, sizes in found.items()}
+
+
+def _communicates_nothing(line: str) -> bool:
+    if found := _ALONG.search(line):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", found[1]))
+        return all(sizes[axis] == "1" for axis in re.findall(r"'(\w+)'", found[2]))
+    return bool(_ALONE.search(line))
 
 
 def _bytes(dtype: str, dims: str) -> int:
