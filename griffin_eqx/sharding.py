@@ -8,7 +8,7 @@ import contextlib
 import inspect
 import math
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -118,21 +118,26 @@ def shardings(tree: Any, mesh: Mesh, *, leading: tuple[str, ...] = ("num_layers"
     )
 
 
-def make_mesh(shape: MeshShape) -> Mesh:
+def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh of that shape over this program's devices, the first of them where there are more.
+
+    Args:
+      shape: The mesh.
+      devices: Those to take instead, as those of a machine that is only compiled for.
 
     Raises:
       MeshError: If there are fewer.
     """
-    count = jax.device_count()
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
     if count < shape.num_devices:
         like = sorted(meshes(count), key=_distance(shape))[:3]
         raise MeshError(
             f"The mesh {shape} has {shape.num_devices} devices and this program {count}.\n  --mesh {shape}\n"
             f"  Meshes of {count}: {'  '.join(map(str, like))}"
         )
-    devices = jax.devices()[: shape.num_devices]
-    return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    kinds = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(shape), AXES, axis_types=kinds, devices=devices[: shape.num_devices])
 
 
 def constrain(x: Array, *axes: str | None) -> Array:

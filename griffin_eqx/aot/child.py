@@ -4,50 +4,55 @@ Run by path with the compiler's own Python, isolated (`-I`). The packages that i
 one by one: a whole `site-packages` on the path would bring the user's JAX along.
 """
 
+import importlib
+import importlib.metadata
 import importlib.util
 import json
 import os
+import shutil
 import sys
 import traceback
 from pathlib import Path
 
 
-def _adopt(name: str, folder: Path) -> None:
-    """Makes a package importable from its folder, and nothing that lies beside it."""
-    spec = importlib.util.spec_from_file_location(
-        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
+def _adopt(name: str, place: Path) -> None:
+    """Makes a package importable from its folder, or a module from its file, and nothing that lies beside it."""
+    inside = [str(place)] if place.is_dir() else None
+    file = place / "__init__.py" if inside else place
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=inside)
     assert spec is not None
     assert spec.loader is not None
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
 
-def _serve(dump: Path) -> None:
+def _serve(serves: str, dump: Path) -> None:
     # The compiler writes to standard output at times; answers have it for themselves.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
-    import importlib.metadata
-
-    from griffin_eqx.aot.probe import probe
-
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
+    module, _, name = serves.partition(":")
+    answer_to = getattr(importlib.import_module(module), name)
+    versions = {each: importlib.metadata.version(each) for each in ("jax", "libtpu") if _is_installed(each)}
     print(json.dumps({"versions": versions}), file=answers)
     for line in sys.stdin:
         try:
-            answer = {"reading": probe(json.loads(line), dump)}
+            answer = {"reading": answer_to(json.loads(line), dump)}
         except Exception as error:
             traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers)
-        for file in dump.iterdir():
-            file.unlink(missing_ok=True)
+        shutil.rmtree(dump, ignore_errors=True)
+        dump.mkdir(exist_ok=True)
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 if __name__ == "__main__":
-    dump, *packages = sys.argv[1:]
+    serves, dump, *packages = sys.argv[1:]
     for package in packages:
         name, _, folder = package.partition("=")
         _adopt(name, Path(folder))
-    _serve(Path(dump))
+    _serve(serves, Path(dump))

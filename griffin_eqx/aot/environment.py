@@ -70,8 +70,11 @@ def python_of(environment: Path) -> Path:
     return environment / "bin" / "python"
 
 
-def python() -> Path:
+def python(*, setup: str = SETUP) -> Path:
     """The interpreter of the compiler's environment.
+
+    Args:
+      setup: The command that makes it, for the error.
 
     Raises:
       EnvironmentMissing: If there is none, with what to run.
@@ -81,7 +84,7 @@ def python() -> Path:
         raise EnvironmentMissing(
             "the TPU compiler's environment is missing or was left half-made.\n"
             f"Looked in {folder()} (${OVERRIDE} sets another).\n"
-            f"Run `{SETUP}` once: {SIZE}, apart from your own environment."
+            f"Run `{setup}` once: {SIZE}, apart from your own environment."
         )
     return python_of(folder())
 

@@ -17,6 +17,10 @@ _ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _NAMES = re.compile(r"%([\w.\-<>]+)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CALLED = r"(?:calls|body|condition|to_apply|true_computation|false_computation)"
+_CALLS = re.compile(rf"\b{_CALLED}=(%[\w.\-<>]+)|\b(?:branch|called)_computations=\{{([^}}]*)\}}")
+
 _BITS = {"pred": 8, "s4": 4, "u4": 4, "bf16": 16, "c64": 64, "c128": 128}
 _FREE = {
     *("parameter", "constant", "bitcast", "tuple", "get-tuple-element", "after-all", "partition-id"),
@@ -56,6 +60,12 @@ class Instruction:
         """What `name=%...` refers to."""
         found = re.search(rf"\b{name}=%([\w.\-<>]+)", self.text)
         return found[1] if found else None
+
+    @property
+    def callees(self) -> tuple[str, ...]:
+        """The computations that it calls: loops, fusions, branches, what a reduction adds with."""
+        called = _CALLS.findall(self.text)
+        return tuple(name for one in called for name in _NAMES.findall(one[0] or one[1]))
 
     @property
     def written(self) -> tuple[ArrayShape, ...]:
@@ -119,13 +129,33 @@ class Module:
         return self._cycles(self.entry)
 
     def turns(self, loop: Instruction) -> int:
-        """How often a `while` goes round: the constant that its condition compares with, or once if unknown."""
+        """How often a `while` goes round: as XLA says, else what its condition compares with, or once if unknown."""
+        known = _TRIPS.search(loop.text)
+        if known:
+            return int(known[1])
         condition = self.computations.get(loop.attribute("condition") or "", {})
         bounds = [
             re.search(r"constant\((\d+)\)", i.text) for i in condition.values() if i.opcode == "constant"
         ]
         known = [int(bound[1]) for bound in bounds if bound]
         return known[0] if len(known) == 1 else 1
+
+    def runs(self) -> dict[str, int]:
+        """How often each computation runs when the entry runs once: a loop's body as often as it goes round."""
+        callers: dict[str, list[tuple[str, int]]] = {}
+        for name, computation in self.computations.items():
+            for instruction in computation.values():
+                turns = self.turns(instruction) if instruction.opcode == "while" else 1
+                for callee in instruction.callees:
+                    callers.setdefault(callee, []).append((name, turns))
+        found = {self.entry: 1}
+
+        def count(name: str) -> int:
+            if name not in found:
+                found[name] = sum(turns * count(caller) for caller, turns in callers.get(name, ()))
+            return found[name]
+
+        return {name: count(name) for name in self.computations}
 
     def _cycles(self, name: str) -> int:
         total = 0

@@ -15,6 +15,7 @@ COMMANDS = {
     "sample": "write text with a trained model",
     "eval": "judge a trained model on a corpus, a file or its task",
     "convert": "carry weights to Hugging Face's format or DeepMind's, and back",
+    "plan": "tell whether a model fits on TPUs that are not here, and what would bound it",
     "info": "show layers, parameters, FLOPs and caches of a model, before it is built",
     "report": "tell what an ablation came to: page, Markdown, CSV, figures",
     "blocks": "list the temporal-mixing blocks that a pattern can name",

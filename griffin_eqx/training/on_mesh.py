@@ -1,6 +1,6 @@
 """Where a run's arrays lie: on one device, or over a mesh."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -29,16 +29,17 @@ class OnMesh:
     Args:
       shape: The mesh; None leaves everything on the default device.
       config: Of the run.
+      devices: Those of the mesh; this program's when None.
 
     Raises:
       MeshError: If there are not as many devices, or a batch cannot be divided.
     """
 
-    def __init__(self, shape: MeshShape | None, config: Config):
+    def __init__(self, shape: MeshShape | None, config: Config, devices: Sequence[Any] | None = None):
         self._mesh = None
         if shape is not None:
             check_batch(config, shape)
-            self._mesh = make_mesh(shape)
+            self._mesh = make_mesh(shape, devices)
 
     def lay(self, state: TrainState) -> TrainState:
         """The state with every array in its place; works inside of programs, too.
