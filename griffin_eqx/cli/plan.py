@@ -274,28 +274,26 @@ def _show_ranking(plans: "list[Plan]", switches: PlanSwitches) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    table = _table("mesh", "fits", "a device", "ms", "bound by", "compute", "memory", "network", "compile s")
+    bounds = ("compute", "memory", "network") if plans[0].chip else ()
+    fits = ("fits",) if plans[0].chip else ()
+    table = _table("mesh", *fits, "a device", *bounds, "compile s")
     for plan in plans:
-        bounds = plan.bounds
         table.add_row(
             _mesh(plan),
-            {True: "yes", False: "no", None: "-"}[plan.fits],
+            *("yes" if plan.fits else "no" for _ in fits),
             binary(plan.needed_bytes),
-            f"{1e3 * plan.seconds:,.1f}" if plan.seconds else "-",
-            plan.bottleneck or "-",
-            *(
-                f"{1e3 * bounds[name]:,.1f}" if name in bounds else "-"
-                for name in ("compute", "memory", "network")
-            ),
+            *(f"{1e3 * plan.bounds[name]:,.1f}" if plan.bounds else "-" for name in bounds),
             f"{plan.reading.compile_seconds:.0f}",
             style="" if plan.fits is not False else "dim",
         )
     console.print(table)
     console.print()
-    console.print("ms: the least time of a step, if all overlaps; the best mesh stands first", style="dim")
-    if plans:
-        command = _command(switches, mesh=_mesh(plans[0]))
-        console.print(f"next: {command}", markup=False, soft_wrap=True)
+    if bounds:
+        said = "compute, memory, network: ms; a step takes at least the longest. The best mesh stands first."
+    else:
+        said = "Of virtual devices no speed is known: the mesh that needs the least memory stands first."
+    console.print(said, style="dim")
+    console.print(f"next: {_command(switches, mesh=_mesh(plans[0]))}", markup=False, soft_wrap=True)
 
 
 def _next(plan: "Plan", switches: PlanSwitches) -> str:

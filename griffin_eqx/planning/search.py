@@ -7,6 +7,7 @@ from griffin_eqx.config import Config
 from griffin_eqx.errors import GriffinError
 from griffin_eqx.mesh import MeshError, MeshShape
 from griffin_eqx.planning.plan import Job, Planner, check, possible
+from griffin_eqx.planning.targets import Target
 from griffin_eqx.planning.verdict import Plan
 from griffin_eqx.summary import with_vocabulary
 
@@ -46,7 +47,7 @@ def search(
       GriffinError: If none compiles.
     """
     config = with_vocabulary(config)
-    meshes = candidates(planner, config, job)
+    meshes = candidates(planner.target, config, job)
     if not meshes:
         raise MeshError(
             f"No mesh of {planner.target.num_devices} devices divides this model and batch, or holds its parameters.\n"
@@ -69,15 +70,15 @@ def rank(plan: Plan) -> tuple[bool, float, int]:
     return plan.fits is False, plan.seconds or math.inf, plan.needed_bytes
 
 
-def candidates(planner: Planner, config: Config, job: Job) -> list[MeshShape]:
+def candidates(target: Target, config: Config, job: Job) -> list[MeshShape]:
     """The meshes that may fit, the likeliest first."""
-    chip = planner.target.chip
+    chip = target.chip
     found = [
         mesh
-        for mesh in possible(config, planner.target)
-        if chip is None or sum(check(config, mesh, planner.target, job=job).values()) < chip.memory_bytes
+        for mesh in possible(config, target)
+        if chip is None or sum(check(config, mesh, target, job=job).values()) < chip.memory_bytes
     ]
-    middle = math.sqrt(planner.target.num_devices) / 2
+    middle = math.sqrt(target.num_devices) / 2
 
     def likelihood(mesh: MeshShape) -> tuple[int, float]:
         return mesh.sequence, abs(math.log(mesh.model / max(1.0, middle)))

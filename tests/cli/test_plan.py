@@ -73,3 +73,12 @@ def test_a_block_of_ones_own_is_planned_for_virtual_devices(griffin):
     assert all(layer["error"] is None for layer in answer["layers"])
     assert {tuple(one["axes"]) for one in answer["reading"]["collectives"]} >= {("data",)}
     assert sum(answer["bytes_by_kind"].values()) == answer["needed_bytes"]
+
+
+def test_the_meshes_of_two_virtual_devices(griffin):
+    code, out, err = griffin("plan", *SMALL, "--target", "cpu:2", "--search", "--json")
+    assert code == 0, err
+    answers = json.loads(out)
+    assert sorted(answer["mesh"] for answer in answers) == [[1, 1, 2], [1, 2, 1], [2, 1, 1]]
+    needed = [answer["needed_bytes"] for answer in answers]
+    assert needed == sorted(needed)
