@@ -107,9 +107,8 @@ def _decoding_model(weights: Weights) -> LanguageModel:
 
 
 def _unstacked(model: LanguageModel) -> LanguageModel:
-    from griffin_eqx.sampling.decoding_model import (
-        unstacked,  # which imports the engine, and that the interop
-    )
+    # Not at the top: the engine beside it imports the interop, and that this module.
+    from griffin_eqx.sampling.decoding_model import unstacked
 
     return unstacked(model)
 
