@@ -162,7 +162,7 @@ class TrainConfig(_Base, frozen=True):
     freeze: tuple[str, ...] = ()
 
 
-_LATER = {"data": ("tokenizer",), "train": ("init_from", "freeze")}
+_LATER = {"data": ("tokenizer",), "optimizer": ("name", "momentum"), "train": ("init_from", "freeze")}
 """Keys that are younger than runs named by a digest. At their defaults they are left out of it."""
 
 
