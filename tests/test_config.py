@@ -80,8 +80,8 @@ def test_presets_are_told_apart_by_their_digest():
 def test_a_digest_outlives_keys_that_came_later():
     # Runs are found by it: what a version before `data.tokenizer` and `optimizer.name` called this configuration.
     assert Config().digest == "b6c444ea"
-    for given in ({"data": {"tokenizer": "file:t.json"}}, {"optimizer": {"name": "muon"}}):
-        assert from_tree(given).digest != Config().digest
+    for later in ({"data": {"tokenizer": "file:t.json"}}, {"optimizer": {"name": "muon"}}):
+        assert from_tree(later).digest != Config().digest
 
 
 def test_an_unknown_preset_is_refused_with_the_nearest():
