@@ -58,6 +58,10 @@ def test_a_linear_layer_is_that_of_the_widened_matrix_whoever_reads_it():
     expected = x @ jnp.asarray(weight)
     np.testing.assert_allclose(narrow(x), expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(jnp.einsum("ti,io->to", x, weight), expected, rtol=1e-6)
+    # Where a block of its own asks an array for these, the matrix must have them.
+    assert (weight.size, weight.ndim, weight.shape) == (24, 2, (6, 4))
+    np.testing.assert_array_equal(np.asarray(weight), jnp.asarray(weight))
+    np.testing.assert_array_equal(weight[2:, 1], jnp.asarray(weight)[2:, 1])
     np.testing.assert_allclose(x @ weight, expected, rtol=1e-6)  # as a stranger's block may write it
     assert narrow(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
 

@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from griffin_kernels.rows import narrow_matmul, rows_matmul
 from jaxtyping import Array, Float, Int, Int8
 
@@ -61,17 +62,28 @@ class Int8Matrix(eqx.Module):
         return self.values.ndim
 
     @property
+    def size(self) -> int:
+        """Of the matrix."""
+        return self.values.size
+
+    @property
     def T(self) -> Float[Array, "_ _"]:
         """The transposed matrix, widened."""
         return self.astype(jnp.float32).T
 
     def astype(self, dtype: Any) -> Float[Array, "_ _"]:
         """The matrix in a floating dtype."""
-        wide = self.values.astype(jnp.float32) * self.scale[:, None]
-        return (wide.T if self.inputs_first else wide).astype(dtype)
+        wide = self.values.astype(jnp.float32) * self.scale[..., None]
+        return (wide.swapaxes(-1, -2) if self.inputs_first else wide).astype(dtype)
 
     def __jax_array__(self) -> Float[Array, "_ _"]:
         return self.astype(jnp.float32)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.astype(jnp.float32), dtype, copy=copy)
+
+    def __getitem__(self, at: Any) -> Array:
+        return self.astype(jnp.float32)[at]
 
     def row(self, index: Int[Array, "*leading"], dtype: Any) -> Float[Array, "*leading inputs"]:
         """The weights of some output channels; of an index outside, those of the first or last."""

@@ -4,6 +4,8 @@ Blocks act on one sequence and batches are `jax.vmap`, which turns `jax.lax.cond
 both branches and a selection. Where one branch only spares the other's work, one row that needs it may make all do it.
 """
 
+from typing import Any
+
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Bool
@@ -25,8 +27,9 @@ def _batched(arguments, axes):
 
 def _derivative(primals, tangents):
     del tangents
-    flag = _any_row.bind(*primals)
-    return flag, ad.Zero.from_primal_value(flag)
+    flag: Any = _any_row.bind(*primals)
+    zero: Any = ad.Zero
+    return flag, zero.from_primal_value(flag)
 
 
 _any_row.def_impl(lambda flag: flag)

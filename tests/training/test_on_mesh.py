@@ -91,6 +91,7 @@ def test_a_new_state_is_never_whole_on_a_device(config):
     for one, many in zip(jax.tree.leaves(init_state(config, key=key)), jax.tree.leaves(over), strict=True):
         np.testing.assert_allclose(one, many, rtol=0, atol=1e-6)
     wide = over.model.embedding.weight
+    assert isinstance(wide, jax.Array)
     assert {piece.data.size for piece in wide.addressable_shards} == {wide.size // 4}
 
 
