@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from griffin_eqx.nn.cross_entropy import capped_scores, chunks
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(0, 4, 5))
 def summed_nll_over_mesh(
     mesh: Any,
     hidden: Float[Array, "batch seq_len width"],
@@ -25,8 +26,19 @@ def summed_nll_over_mesh(
     vocab_size: int,
     soft_cap: float = 0.0,
 ) -> Float[Array, ""]:
-    """`summed_nll` of all rows of a batch; the derivative is known on the way forward here too."""
-    return _summed(hidden, weight, targets, mesh, vocab_size, soft_cap)
+    """`summed_nll` of all rows of a batch, in nats; the derivative is known on the way forward here too.
+
+    Args:
+      mesh: That in effect, with any of the axes `data`, `sequence` and `model`; an axis that does not divide what it
+        would split leaves that whole.
+      hidden: What is scored, of any floating dtype; scores and sums are in `promote_types(dtype, float32)`.
+      weight: The output matrix; rows from `vocab_size` on are filler and have no score.
+      targets: Token ids, int32; below 0 where nothing is asked.
+      vocab_size: Rows that are tokens.
+      soft_cap: Bends scores to lie within it; 0 is off.
+    """
+    nll, _ = token_scores_over_mesh(mesh, hidden, weight, targets, vocab_size, soft_cap)
+    return nll.sum()
 
 
 def token_scores_over_mesh(
@@ -37,7 +49,7 @@ def token_scores_over_mesh(
     vocab_size: int,
     soft_cap: float = 0.0,
 ) -> tuple[Float[Array, "batch seq_len"], Bool[Array, "batch seq_len"]]:
-    """`token_scores` of all rows of a batch."""
+    """`token_scores` of all rows of a batch: nats, and whether the target alone scores highest. Arguments as above."""
     tokens, rows = _split(mesh, targets.shape, weight.shape[0])
 
     def body(hidden, weight, targets):
@@ -56,13 +68,7 @@ def token_scores_over_mesh(
     return shard_map(body, mesh, in_specs, (placed, placed))(hidden, weight, targets)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def _summed(hidden, weight, targets, mesh, vocab_size, soft_cap):
-    nll, _ = token_scores_over_mesh(mesh, hidden, weight, targets, vocab_size, soft_cap)
-    return nll.sum()
-
-
-def _forward(hidden, weight, targets, mesh, vocab_size, soft_cap):
+def _forward(mesh, hidden, weight, targets, vocab_size, soft_cap):
     tokens, rows = _split(mesh, targets.shape, weight.shape[0])
     spread = tuple(axis for axis in tokens if axis)
     scatters = DATA in spread and weight.shape[1] % mesh.shape[DATA] == 0
@@ -110,7 +116,7 @@ def _backward(mesh, vocab_size, soft_cap, residuals, cotangent):
     return dhidden, dweight, None
 
 
-_summed.defvjp(_forward, _backward)
+summed_nll_over_mesh.defvjp(_forward, _backward)
 
 
 class _Scored(NamedTuple):
