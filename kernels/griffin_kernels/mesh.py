@@ -41,6 +41,21 @@ def splits_channels(mesh: Any, *sizes: int) -> str | None:
     return MODEL if shards > 1 and all(size % shards == 0 for size in sizes) else None
 
 
+def unit_specs(batch_axes: int, channels: str | None) -> tuple[PartitionSpec, PartitionSpec, PartitionSpec]:
+    """How a recurrent unit's arrays lie that is split over channels alone.
+
+    Args:
+      batch_axes: Leading axes, which stay whole here.
+      channels: The mesh axis of the channels, or None.
+
+    Returns:
+      The specs of sequences `[*batch, seq_len, width]`, states `[*batch, width]` and tokens `[*batch, seq_len]`.
+    """
+    whole = [None] * batch_axes
+    sequences = PartitionSpec(*whole, None, channels)
+    return sequences, PartitionSpec(*whole, channels), PartitionSpec(*whole, None)
+
+
 def shard_map(run: Callable[..., Any], mesh: Any, in_specs: Any, out_specs: Any) -> Any:
     """`jax.shard_map` that believes us about what is the same on all shards.
 

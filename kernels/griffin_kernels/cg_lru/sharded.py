@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 from griffin_kernels.cg_lru.composed import coefficients, of_tokens
 from griffin_kernels.cg_lru.vjp import cg_lru
 from griffin_kernels.linear_scan.sharded import scan_over_mesh
-from griffin_kernels.mesh import shard_map, splits_channels, splits_time
+from griffin_kernels.mesh import shard_map, splits_channels, splits_time, unit_specs
 
 
 def cg_lru_over_mesh(
@@ -29,12 +29,8 @@ def cg_lru_over_mesh(
         of_scan = {"implementation": None if implementation == "composed" else implementation}
         h, h_last = scan_over_mesh(mesh, gated, a, h0, reset, **of_scan, interpret=interpret)
         return jax.tree.map(lambda z, like: z.astype(like.dtype), h, x), h_last
-    channels, whole = splits_channels(mesh, width), [None] * len(batch)
-    wide, state, tokens = (
-        PartitionSpec(*whole, None, channels),
-        PartitionSpec(*whole, channels),
-        PartitionSpec(*whole, None),
-    )
+    channels = splits_channels(mesh, width)
+    wide, state, tokens = unit_specs(len(batch), channels)
     parameter = PartitionSpec(channels)
     in_specs = (wide, wide, wide, parameter, parameter, state, tokens, tokens)
     one = partial(cg_lru, c=c, implementation=implementation, interpret=interpret)

@@ -6,7 +6,7 @@ from jax.sharding import PartitionSpec
 
 from griffin_kernels.gated_rg_lru.composed import product
 from griffin_kernels.gated_rg_lru.implementations import FORWARD
-from griffin_kernels.mesh import shard_map, splits_channels, splits_time
+from griffin_kernels.mesh import shard_map, splits_channels, splits_time, unit_specs
 from griffin_kernels.rg_lru.sharded import rg_lru_over_mesh
 
 
@@ -25,12 +25,7 @@ def gated_rg_lru_over_mesh(
         arguments = x, *gates, a_param, h0, reset, valid
         return rg_lru_over_mesh(mesh, *arguments, c=c, **of_scan, interpret=interpret)
     channels = splits_channels(mesh, width, recurrence_gate[0].shape[0])
-    whole = [None] * len(batch)
-    wide, state, tokens = (
-        PartitionSpec(*whole, None, channels),
-        PartitionSpec(*whole, channels),
-        PartitionSpec(*whole, None),
-    )
+    wide, state, tokens = unit_specs(len(batch), channels)
     blocks = PartitionSpec(channels, None, None), PartitionSpec(channels, None)
     in_specs = (wide, blocks, blocks, PartitionSpec(channels), state, tokens, tokens)
     one = partial(FORWARD, c=c, implementation=implementation, interpret=interpret)

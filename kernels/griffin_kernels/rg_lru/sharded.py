@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from griffin_kernels.linear_scan.sharded import scan_over_mesh
-from griffin_kernels.mesh import shard_map, splits_channels, splits_time
+from griffin_kernels.mesh import shard_map, splits_channels, splits_time, unit_specs
 from griffin_kernels.rg_lru.vjp import rg_lru
 from griffin_kernels.rg_lru.xla import coefficients, of_tokens
 
@@ -27,12 +27,8 @@ def rg_lru_over_mesh(
         gated, a = coefficients(x, recurrence_gate, input_gate, rows, reset, valid, c, h0.dtype)
         h, h_last = scan_over_mesh(mesh, gated, a, h0, reset, **how)
         return h.astype(x.dtype), h_last
-    channels, whole = splits_channels(mesh, width), [None] * len(batch)
-    wide, state, tokens = (
-        PartitionSpec(*whole, None, channels),
-        PartitionSpec(*whole, channels),
-        PartitionSpec(*whole, None),
-    )
+    channels = splits_channels(mesh, width)
+    wide, state, tokens = unit_specs(len(batch), channels)
     in_specs = (wide, wide, wide, PartitionSpec(channels), state, tokens, tokens)
     run = shard_map(partial(rg_lru, c=c, **how), mesh, in_specs, (wide, state))
     return run(x, recurrence_gate, input_gate, a_param, h0, reset, valid)
