@@ -9,6 +9,7 @@ import inspect
 import math
 import typing
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -95,7 +96,7 @@ def place(tree: Any, shape: MeshShape, *, leading: tuple[str, ...] = ("num_layer
     """
     found = list(_place(tree, shape, leading))
     if wrong := [problem for _, problem in found if problem]:
-        raise MeshError(_refusal(wrong, shape, lambda other: fits(tree, other, leading=leading)))
+        raise MeshError(refusal(wrong, shape, lambda other: fits(tree, other, leading=leading)))
     return [placed for placed, _ in found]
 
 
@@ -110,12 +111,35 @@ def shardings(tree: Any, mesh: Mesh, *, leading: tuple[str, ...] = ("num_layers"
     Raises:
       MeshError: As `place`.
     """
-    shape = MeshShape(**{axis: mesh.shape[axis] for axis in AXES})
-    arrays = eqx.filter(tree, _is_array)
-    placed = place(tree, shape, leading=leading)
-    return jax.tree.unflatten(
-        jax.tree.structure(arrays), [NamedSharding(mesh, PartitionSpec(*each.spec)) for each in placed]
-    )
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), _specs(tree, _shape_of(mesh), leading))
+
+
+def lay(tree: Any, mesh: Mesh, *, leading: tuple[str, ...] = ("num_layers",), rows: int = 0) -> Any:
+    """The tree with its arrays in their places, wherever they lay before; a device is sent its own part alone.
+
+    Args:
+      tree: As in `place`.
+      mesh: The mesh.
+      leading: As in `place`.
+      rows: Of the batch that a cache is of. Where `data` does not divide them, it splits nothing.
+
+    Raises:
+      MeshError: As `place`.
+    """
+    arrays, static = eqx.partition(tree, eqx.is_array)
+    specs = _specs(arrays, rows_shape(_shape_of(mesh), rows), leading)
+    placed = jax.tree.map(lambda z, spec: jax.device_put(z, NamedSharding(mesh, spec)), arrays, specs)
+    return eqx.combine(placed, static)
+
+
+def hold(tree: Any, *, leading: tuple[str, ...] = ("num_layers",), rows: int = 0) -> Any:
+    """`lay` in a program, on the mesh that `jax.set_mesh` has put into effect; the tree itself where there is none."""
+    mesh = mesh_in_effect()
+    if mesh is None:
+        return tree
+    arrays, static = eqx.partition(tree, eqx.is_array)
+    specs = _specs(arrays, rows_shape(_shape_of(mesh), rows), leading)
+    return eqx.combine(jax.tree.map(jax.lax.with_sharding_constraint, arrays, specs), static)
 
 
 def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
@@ -168,6 +192,11 @@ def constrain(x: Array, *axes: str | None) -> Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*map(entry, axes, x.shape)))
 
 
+def rows_shape(shape: MeshShape, rows: int) -> MeshShape:
+    """The mesh as so many rows see it: without `data` where that does not divide them."""
+    return shape._replace(data=1) if rows % shape.data else shape
+
+
 def rows_axis(rows: int) -> str | None:
     """The mesh axis for `jax.vmap(..., spmd_axis_name=...)` over so many rows; None where none divides them."""
     mesh = mesh_in_effect()
@@ -175,6 +204,31 @@ def rows_axis(rows: int) -> str | None:
         return None
     axis = MESH_AXIS["batch"]
     return axis if mesh.shape.get(axis, 1) > 1 and rows % mesh.shape[axis] == 0 else None
+
+
+def refusal(problems: list[str], shape: MeshShape, works: Callable[[MeshShape], bool]) -> str:
+    """The text of a `MeshError`: what a mesh cannot divide, a line each, and the nearest meshes that work."""
+    shown = [f"  {problem}" for problem in problems[:4]]
+    if len(problems) > len(shown):
+        shown.append(f"  and {len(problems) - len(shown)} more")
+    near = [other for other in sorted(meshes(shape.num_devices), key=_distance(shape)) if works(other)][:3]
+    advice = (
+        f"Meshes of {shape.num_devices} devices that work: {'  '.join(map(str, near))}"
+        if near
+        else f"No mesh of {shape.num_devices} devices works: take another number, or other sizes."
+    )
+    return "\n".join([f"The mesh {shape} cannot divide these axes:", *shown, advice])
+
+
+def on_host() -> AbstractContextManager[Any]:
+    """Where a model is read that goes to a mesh: new arrays lie in the host's memory, and on no accelerator.
+
+    Without a CPU among JAX's platforms (`JAX_PLATFORMS=cuda`) it changes nothing.
+    """
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:
+        return contextlib.nullcontext()
 
 
 def virtual_devices(count: int) -> None:
@@ -203,6 +257,16 @@ def _place(tree, shape: MeshShape, leading) -> Iterator[tuple[Placed, str | None
         parts = math.prod(sizes[onto] for onto in spec if onto)
         held = math.prod(leaf.shape) * leaf.dtype.itemsize // parts
         yield Placed(_written(path), tuple(leaf.shape), leaf.dtype, axes, tuple(spec), parts, held), problem
+
+
+def _specs(tree, shape: MeshShape, leading) -> Any:
+    arrays = eqx.filter(tree, _is_array)
+    placed = place(tree, shape, leading=leading)
+    return jax.tree.unflatten(jax.tree.structure(arrays), [PartitionSpec(*each.spec) for each in placed])
+
+
+def _shape_of(mesh: Any) -> MeshShape:
+    return MeshShape(*(mesh.shape.get(axis, 1) for axis in AXES))
 
 
 def _is_array(leaf: Any) -> bool:
@@ -276,19 +340,6 @@ def _resolved(hint: str, module: str) -> Any:
 
 def _written(path) -> str:
     return jax.tree_util.keystr(path) or "the array"
-
-
-def _refusal(problems: list[str], shape: MeshShape, works: Callable[[MeshShape], bool]) -> str:
-    shown = [f"  {problem}" for problem in problems[:4]]
-    if len(problems) > len(shown):
-        shown.append(f"  and {len(problems) - len(shown)} more")
-    near = [other for other in sorted(meshes(shape.num_devices), key=_distance(shape)) if works(other)][:3]
-    advice = (
-        f"Meshes of {shape.num_devices} devices that work: {'  '.join(map(str, near))}"
-        if near
-        else f"No mesh of {shape.num_devices} devices works: take another number, or other sizes."
-    )
-    return "\n".join([f"The mesh {shape} cannot divide these axes:", *shown, advice])
 
 
 def _distance(shape: MeshShape) -> Callable[[MeshShape], float]:

@@ -87,6 +87,7 @@ def _communicates_nothing(line: str) -> bool:
 def _bytes(dtype: str, dims: str) -> int:
     names = {
         "pred": "bool",
+        "s8": "int8",
         "bf16": "bfloat16",
         "f32": "float32",
         "f64": "float64",

@@ -6,6 +6,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from griffin_eqx.errors import GriffinError, RunError
 
 if TYPE_CHECKING:
     from griffin_eqx.data import Tokenizer
+    from griffin_eqx.mesh import MeshShape
     from griffin_eqx.sampling import Engine, Sampling, Session, Written
 
 Share = Annotated[float | None, tyro.conf.arg(metavar="P", help_behavior_hint="")]
@@ -50,6 +52,8 @@ class Sample:
       session: Go on from a file that `--save-session` wrote; prompts are read behind it.
       save_session: Keep what was read and written in a file, to go on from in no time.
       prefill_chunk: Tokens of a prompt that are read at once; more take more memory.
+      mesh: Devices to write on, such as model=4: the model and its caches lie over them. Without an accelerator they
+        are virtual ones of this CPU, which show that it works and not how fast.
       json: Print one JSON object a line: prompt, text, tokens, log_probabilities (in nats, of the model's own
         distribution), their sum with the stop token's, whether the text came to its end, and seed.
       verbose: Say on standard error what is compiled, and how fast the model reads and writes.
@@ -74,6 +78,7 @@ class Sample:
     session: Text = None
     save_session: Text = None
     prefill_chunk: int = 512
+    mesh: Text = None
     json: Flag = False
     verbose: Flag = False
 
@@ -100,10 +105,12 @@ def run(argv: list[str]) -> int:
     switches = parse(Sample, argv, prog="griffin sample")
     _check(switches)
     prompts = _prompts(switches)
+    mesh = _mesh(switches)
     from griffin_eqx.sampling import Engine, Sampling
     from griffin_eqx.training.load import load
 
-    loaded = load(switches.run, decoding=True)
+    with _where(mesh):
+        loaded = load(switches.run, decoding=True)
     tokenizer = loaded.tokenizer
     if tokenizer is None:
         raise RunError(
@@ -118,7 +125,8 @@ def run(argv: list[str]) -> int:
     except ValueError as error:
         raise GriffinError(f"{error}") from None
     say = _say if switches.verbose else lambda text: None
-    engine = Engine(loaded.model, prefill_chunk=switches.prefill_chunk, tell=say)
+    engine = Engine(loaded.model, prefill_chunk=switches.prefill_chunk, tell=say, mesh=mesh)
+    del loaded  # what was read to be laid over a mesh
     started = time.perf_counter()
     session, prompts = _read(engine, tokenizer, prompts, switches)
     if switches.verbose:
@@ -142,12 +150,44 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+def _mesh(switches: Sample) -> "MeshShape | None":
+    """The mesh that is asked for, if its devices are there."""
+    if switches.mesh is None:
+        return None
+    from griffin_eqx.mesh import parse_mesh
+
+    mesh = parse_mesh(switches.mesh)
+    from griffin_eqx.sharding import make_mesh, virtual_devices
+
+    virtual_devices(mesh.num_devices)
+    make_mesh(mesh)
+    return mesh
+
+
+def _where(mesh: "MeshShape | None") -> AbstractContextManager[Any]:
+    """Where a model is loaded to: for a mesh into the host's memory, so that no device holds all of it."""
+    if mesh is None:
+        return nullcontext()
+    from griffin_eqx.sharding import on_host
+
+    return on_host()
+
+
+def _check_rows(engine: "Engine", prompts: int, switches: Sample) -> None:
+    """Holds what will be written at once to the mesh, before prompts are read."""
+    if switches.beams:
+        engine.check_rows(switches.beams, "--beams")
+    elif switches.max_new_tokens:
+        engine.check_rows(prompts * switches.num * (switches.best_of or 1))
+
+
 def _read(
     engine: "Engine", tokenizer: "Tokenizer", prompts: list[str], switches: Sample
 ) -> tuple["Session", list[str]]:
     """The session with the prompts read, and the prompts, one a row."""
     texts = [tokenizer.encode(prompt).tolist() for prompt in prompts]
     if switches.session is None:
+        _check_rows(engine, len(prompts), switches)
         room = switches.max_new_tokens
         if switches.save_session:
             room = max(2 * room, 1024)  # so that there is something to go on with
@@ -162,6 +202,7 @@ def _read(
             f"{len(texts)} prompts, and the session has {len(session)} texts.\n  {switches.session}\n"
             "  Give one prompt, or one for each."
         )
+    _check_rows(engine, len(session), switches)
     try:
         return engine.extend(session, texts), prompts
     except ValueError as error:

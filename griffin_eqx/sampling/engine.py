@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from griffin_eqx.mesh import MeshShape
 from griffin_eqx.model import LanguageModel
 from griffin_eqx.sampling import beams as search
 from griffin_eqx.sampling import programs, snapshot
 from griffin_eqx.sampling.decoding_model import unstacked
+from griffin_eqx.sampling.on_mesh import OnMesh
 from griffin_eqx.sampling.prompts import Rows, as_rows, as_seeds, as_stops, bucket
 from griffin_eqx.sampling.samplers import Sampling
-from griffin_eqx.sampling.session import Session, State, cache_is_unbounded, copied, empty_state, padded
+from griffin_eqx.sampling.session import Session, State, cache_is_unbounded, copied, padded
 
 PIECE = 64
 """Tokens that a call of the decoding program has places for; longer texts are several calls."""
@@ -61,6 +63,7 @@ class Engine:
         *,
         prefill_chunk: int = 512,
         tell: Callable[[str], None] = lambda _: None,
+        mesh: MeshShape | None = None,
     ):
         """Lays the model out for decoding: arrays of layers that the pattern repeats are copied apart.
 
@@ -68,13 +71,17 @@ class Engine:
           model: The model; it is left as it is.
           prefill_chunk: Tokens of a prompt that are read at once. Larger ones take more memory.
           tell: Hears a line whenever a program is compiled.
+          mesh: The devices that it reads and writes on, as a mesh; those where the model lies when None.
 
         Raises:
           ValueError: If `prefill_chunk` is below 1.
+          MeshError: If there are not as many devices, or the mesh cannot divide the model.
         """
         if prefill_chunk < 1:
             raise ValueError(f"{prefill_chunk=} must be at least 1.")
-        self.model = unstacked(model)
+        model = unstacked(model)
+        self._on_mesh = OnMesh(mesh, model)
+        self.model = self._on_mesh.model(model)
         self.prefill_chunk = prefill_chunk
         self.tell = tell
 
@@ -82,6 +89,17 @@ class Engine:
     def vocab_size(self) -> int:
         """Tokens that the model knows."""
         return self.model.embedding.vocab_size
+
+    def check_rows(self, rows: int, what: str = "texts written at once") -> None:
+        """Checks that the mesh divides so many rows, as writing does: before prompts are read for nothing.
+
+        Rows that are only read may be any number, for they are often forked: those of a number that `data` does not
+        divide are whole on each of its devices.
+
+        Raises:
+          MeshError: If it does not; it names the nearest meshes that do.
+        """
+        self._on_mesh.check_rows(self.model, rows, what)
 
     def start(self, prompts: Any, *, mask: Any = None, room: int = 1024) -> Session:
         """Reads prompts, chunk by chunk.
@@ -98,7 +116,7 @@ class Engine:
         rows = as_rows(prompts, mask, vocab_size=self.vocab_size)
         longest = max((len(row) for row in rows), default=0)
         max_seq_len = bucket(max(1, longest + room))
-        state = empty_state(self.model, len(rows), max_seq_len)
+        state = self._on_mesh.empty(self.model, len(rows), max_seq_len)
         nothing = tuple(np.zeros(0, np.int32) for _ in rows)
         return self._read(Session(state, nothing, max_seq_len), rows, state)
 
@@ -111,7 +129,7 @@ class Engine:
         rows = as_rows(tokens, vocab_size=self.vocab_size, empty=True)
         if len(rows) != len(session):
             raise ValueError(f"{len(rows)} rows of tokens for a session of {len(session)}.")
-        return self._read(session, rows, copied(session.state))
+        return self._read(session, rows, self._own(session))
 
     def write(
         self,
@@ -135,6 +153,7 @@ class Engine:
 
         Raises:
           ValueError: If a number is out of range, or the cache has no room.
+          MeshError: If the mesh cannot divide the rows.
         """
         return self._gather(session, self.stream(session, max_new_tokens, sampling, stop=stop, seed=seed))
 
@@ -160,13 +179,16 @@ class Engine:
 
         Raises:
           ValueError: As `write`.
+          MeshError: As `write`.
         """
         if max_new_tokens < 0:
             raise ValueError(f"{max_new_tokens=} must not be negative.")
         sampling = sampling or Sampling()
-        seeds = jnp.asarray(as_seeds(seed, len(session)))
+        seeds = self._on_mesh.rows(as_seeds(seed, len(session)))
         stops = jnp.asarray(as_stops(stop))
         self._check_room(session, [max_new_tokens] * len(session))
+        if max_new_tokens:
+            self.check_rows(len(session))
         return self._pieces(session, max_new_tokens, sampling, stops, seeds, pace or (lambda: PIECE))
 
     def beam_search(
@@ -195,12 +217,14 @@ class Engine:
 
         Raises:
           ValueError: If a number is out of range, or the cache has no room.
+          MeshError: If the mesh cannot divide the beams.
         """
         if max_new_tokens < 0:
             raise ValueError(f"{max_new_tokens=} must not be negative.")
         if beams < 1:
             raise ValueError(f"{beams=} must be at least 1.")
         self._check_room(session, [max_new_tokens] * len(session))
+        self.check_rows(beams, "beams")
         how = search.Search(
             jnp.asarray(as_stops(stop)),
             jnp.asarray(max_new_tokens, jnp.int32),
@@ -210,7 +234,9 @@ class Engine:
 
     def _search(self, session: Session, row: int, how: search.Search, beams: int, room: int) -> Written:
         places = session.take([row] * beams)
-        found = search.search(self.model, how, search.first_beams(places.state, beams, room), self.tell)
+        start = search.first_beams(self._on_mesh.state(places.state), beams, room)
+        with self._on_mesh.in_effect():
+            found = search.search(self.model, how, start, self.tell)
         tokens, scores, counts, totals, done = jax.device_get(
             (found.tokens, found.log_probabilities, found.counts, found.totals, found.done)
         )
@@ -250,6 +276,7 @@ class Engine:
 
         Raises:
           ValueError: If a number is out of range, or the cache has no room.
+          MeshError: If the mesh cannot divide the texts.
         """
         if n < 1:
             raise ValueError(f"{n=} must be at least 1.")
@@ -299,14 +326,15 @@ class Engine:
             seen = np.zeros((len(session), self.vocab_size), bool)
             for row, tokens in zip(seen, session.tokens, strict=True):
                 row[tokens] = True
-            seen = jnp.asarray(seen)
+        seen, done = self._on_mesh.rows((seen, np.zeros(len(session), bool)))
         sampler = sampling.compiled()
-        progress = programs.Progress(copied(session.state), seen, jnp.zeros(len(session), bool))
+        progress = programs.Progress(self._own(session), seen, done)
         texts, finished = session.tokens, np.zeros(len(session), bool)
         while left:
             limit = max(1, min(pace(), left, PIECE))
             order = programs.Order(sampler, seeds, stops, jnp.asarray(limit, jnp.int32), PIECE)
-            progress, piece = programs.write(self.model, order, progress, self.tell)
+            with self._on_mesh.in_effect():
+                progress, piece = programs.write(self.model, order, progress, self.tell)
             tokens, scores, counts, done = jax.device_get(
                 (piece.tokens, piece.log_probabilities, piece.counts, progress.done)
             )
@@ -347,11 +375,16 @@ class Engine:
         for start in range(0, longest, self.prefill_chunk):
             chunk = tuple(row[start : start + self.prefill_chunk] for row in rows)
             widest = max(len(row) for row in chunk)
-            tokens = padded(chunk, min(bucket(widest), max(self.prefill_chunk, 1)))
-            counts = np.array([len(row) for row in chunk], np.int32)
-            state = programs.read(self.model, jnp.asarray(tokens), jnp.asarray(counts), state, self.tell)
+            tokens = self._on_mesh.tokens(padded(chunk, min(bucket(widest), max(self.prefill_chunk, 1))))
+            counts = self._on_mesh.rows(np.array([len(row) for row in chunk], np.int32))
+            with self._on_mesh.in_effect():
+                state = programs.read(self.model, tokens, counts, state, self.tell)
         texts = tuple(np.concatenate(pair) for pair in zip(session.tokens, rows, strict=True))
         return Session(state, texts, session.max_seq_len)
+
+    def _own(self, session: Session) -> State:
+        """A session's state in its place, in buffers that can be given away."""
+        return copied(self._on_mesh.state(session.state))
 
     def _check_room(self, session: Session, more: Sequence[int]) -> None:
         needed = max((len(row) + new for row, new in zip(session.tokens, more, strict=True)), default=0)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from griffin_eqx.mesh import MeshShape
 from griffin_eqx.model import LanguageModel
 from griffin_eqx.sampling.engine import Engine
 from griffin_eqx.sampling.prompts import as_rows
@@ -21,6 +22,7 @@ def generate(
     repetition_penalty: float | int | None = None,
     stop: int | Sequence[int] | None = None,
     seed: int | Sequence[int] = 0,
+    mesh: MeshShape | None = None,
 ) -> list[list[int]]:
     """Continues each prompt by sampling from the model.
 
@@ -39,12 +41,15 @@ def generate(
       repetition_penalty: Above 1 avoids what the text has already, the prompt included.
       stop: The token or tokens that end a continuation; they are not part of the answer.
       seed: Of the draws: one a prompt, or a number that is counted up.
+      mesh: The devices to write on, as a mesh, such as `parse_mesh("data=2,model=4")`. An engine has its own.
 
     Returns:
       The new tokens of each prompt, the prompt itself left out.
 
     Raises:
-      ValueError: If a prompt is empty or holds an id outside of the vocabulary, or a number is out of range.
+      ValueError: If a prompt is empty or holds an id outside of the vocabulary, a number is out of range, or an
+        engine is given a mesh.
+      MeshError: If there are not as many devices, or the mesh cannot divide the model or the prompts.
     """
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
     vocab_size = (model.model if isinstance(model, Engine) else model).embedding.vocab_size
@@ -53,6 +58,9 @@ def generate(
         raise ValueError(f"{max_new_tokens=} must not be negative.")
     if not rows or max_new_tokens == 0:
         return [[] for _ in rows]
-    engine = model if isinstance(model, Engine) else Engine(model)
+    if isinstance(model, Engine) and mesh is not None:
+        raise ValueError(f"{mesh=} is for a model; an engine is given its mesh when it is made.")
+    engine = model if isinstance(model, Engine) else Engine(model, mesh=mesh)
+    engine.check_rows(len(rows))
     session = engine.start(rows, room=max_new_tokens)
     return engine.write(session, max_new_tokens, sampling, stop=stop, seed=seed).tokens

@@ -14,7 +14,8 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from griffin_eqx.model import LanguageModel
 from griffin_eqx.sampling.samplers import Sampler
-from griffin_eqx.sampling.session import State, feed
+from griffin_eqx.sampling.session import ROWS, State, feed
+from griffin_eqx.sharding import hold
 
 Tell = Callable[[str], None]
 
@@ -29,7 +30,7 @@ class Progress(eqx.Module):
     """
 
     state: State
-    seen: Bool[Array, "batch vocab_size"] | None
+    seen: Bool[Array, "batch scores"] | None
     done: Bool[Array, " batch"]
 
 
@@ -95,7 +96,7 @@ def _write(fixed: tuple[LanguageModel, Order], progress: Progress) -> tuple[Prog
         if seen is not None:
             seen = seen.at[rows, token].set(seen[rows, token] | ~done)
         state = feed(model, state, token[:, None], (~done).astype(jnp.int32))
-        return turn + 1, Progress(state, seen, done), piece
+        return turn + 1, hold(Progress(state, seen, done), leading=ROWS, rows=batch), piece
 
     empty = Piece(
         jnp.zeros((batch, order.room), jnp.int32),

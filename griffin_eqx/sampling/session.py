@@ -12,6 +12,10 @@ from jaxtyping import Array, Float, Int
 from griffin_eqx.block import Cache, SequenceLayout
 from griffin_eqx.model import LanguageModel
 from griffin_eqx.sampling.prompts import Rows
+from griffin_eqx.sharding import hold, rows_axis
+
+ROWS = ("batch", "num_layers")
+"""Names of the axes in front of a cache's own: one entry a row, and a row's layers where they are stacked."""
 
 
 class State(eqx.Module):
@@ -24,7 +28,7 @@ class State(eqx.Module):
     """
 
     cache: Cache
-    logits: Float[Array, "batch vocab_size"]
+    logits: Float[Array, "batch scores"]  # whole on each device of a mesh: the next token is one of all
     lengths: Int[Array, " batch"]
 
 
@@ -82,9 +86,11 @@ def feed(
         hidden, cache = model.hidden(tokens, SequenceLayout(positions, count), cache)
         return hidden[jnp.maximum(count - 1, 0)], cache
 
-    hidden, cache = jax.vmap(row)(tokens, state.lengths, counts, state.cache)
+    batch = tokens.shape[0]
+    each = jax.vmap(row, spmd_axis_name=rows_axis(batch))
+    hidden, cache = each(tokens, state.lengths, counts, state.cache)
     logits = jnp.where((counts > 0)[:, None], model.logits(hidden), state.logits)
-    return State(cache, logits, state.lengths + counts)
+    return hold(State(cache, logits, state.lengths + counts), leading=ROWS, rows=batch)
 
 
 @eqx.filter_jit

@@ -143,6 +143,13 @@ def test_beams_and_best_of_show_the_likeliest(griffin, run):
     assert best["log_probability"] in [json.loads(line)["log_probability"] for line in drawn]
 
 
+def test_over_a_mesh_the_texts_are_those_of_one_device(griffin, run):
+    argv = ["sample", "--prompt", "To be", "--max-new-tokens", "9", "--num", "2", "--seed", "4"]
+    code, out, err = griffin(*argv, "--mesh", "data=2,model=2")
+    assert (code, out, err) == griffin(*argv)
+    assert out.startswith("To be")
+
+
 def test_verbose_tells_what_is_compiled(griffin, run):
     err = griffin("sample", "--max-new-tokens", "2", "--verbose", "--num", "5").err
     assert "compiled decode 5 rows in " in err
@@ -160,6 +167,15 @@ def test_verbose_tells_what_is_compiled(griffin, run):
         (["--top-p", "2"], "top_p=2.0 must be above 0 and at most 1."),
         (["--stop", "ab"], "--stop 'ab': it is 2 tokens of the tokenizer bytes, and a stop is one."),
         (["--session", "nowhere"], "The session cannot be read."),
+        (
+            ["--mesh", "data=2"],
+            "The mesh data=2 cannot divide these axes:\n  texts written at once: 1 over data=2",
+        ),
+        (
+            ["--mesh", "data=2", "--beams", "3"],
+            "The mesh data=2 cannot divide these axes:\n  --beams: 3 over data=2",
+        ),
+        (["--mesh", "model=32"], "The mesh model=32 has 32 devices and this program 8."),
         (["--prompts", "bad.jsonl"], 'This line is no JSON object with a text named "prompt".'),
     ],
 )
