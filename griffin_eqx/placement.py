@@ -61,7 +61,15 @@ def check_batch(config: Config, mesh: MeshShape) -> None:
     Raises:
       MeshError: If it does not.
     """
-    rows, parts = config.data.batch_size, config.optimizer.accumulation
+    check_rows(config.data.batch_size, mesh, parts=config.optimizer.accumulation)
+
+
+def check_rows(rows: int, mesh: MeshShape, *, parts: int = 1) -> None:
+    """`check_batch` for a batch of so many rows that is cut into parts.
+
+    Raises:
+      MeshError: If the mesh does not divide them.
+    """
     if rows % (parts * mesh.data):
         cut = f" in {parts} parts (optimizer.accumulation)" if parts > 1 else ""
         raise MeshError(

@@ -220,7 +220,7 @@ def refusal(problems: list[str], shape: MeshShape, works: Callable[[MeshShape], 
     return "\n".join([f"The mesh {shape} cannot divide these axes:", *shown, advice])
 
 
-def on_host() -> AbstractContextManager[Any]:
+def in_host_memory() -> AbstractContextManager[Any]:
     """Where a model is read that goes to a mesh: new arrays lie in the host's memory, and on no accelerator.
 
     Without a CPU among JAX's platforms (`JAX_PLATFORMS=cuda`) it changes nothing.

@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from griffin_eqx.mesh import AXES, MeshShape, meshes
-from griffin_eqx.model import LanguageModel
+from griffin_eqx.model import LanguageModel, in_int8
 from griffin_eqx.sharding import make_mesh, shardings
 from griffin_eqx.training.objective import (
     TokenBatch,
@@ -112,8 +112,10 @@ def test_a_carried_cache_and_rows_that_leave_shards_uneven():
         agree(expected, both((laid, carried), rows))
 
 
-def test_what_an_evaluation_counts_is_what_it_is_on_one_device():
+@pytest.mark.parametrize("narrow", [False, True])
+def test_what_an_evaluation_counts_is_what_it_is_on_one_device(narrow):
     model = LanguageModel.init(divisible("rg_lru").model, key=jax.random.key(0))
+    model = in_int8(model) if narrow else model
     batch = packed_batch(6, 32)  # rows that `data` does not divide
     judge = eqx.filter_jit(lambda model, batch: evaluate_batch(model, batch, None)[:2])
     nll, predicted = judge(model, batch)

@@ -1,9 +1,12 @@
 """Command-line arguments as dataclasses: fields are options, docstrings their help. Imports no JAX."""
 
 import inspect
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
+
+if TYPE_CHECKING:
+    from griffin_eqx.mesh import MeshShape
 
 Switches = TypeVar("Switches")
 
@@ -47,3 +50,21 @@ def parse(
         registry=registry,
         **given,
     )
+
+
+def mesh_of(text: str | None) -> "MeshShape | None":
+    """The mesh of `--mesh`, if this program has its devices; a CPU passes for as many as it takes. Starts JAX.
+
+    Raises:
+      MeshError: If it cannot be read, or there are fewer devices.
+    """
+    if text is None:
+        return None
+    from griffin_eqx.mesh import parse_mesh
+
+    mesh = parse_mesh(text)
+    from griffin_eqx.sharding import make_mesh, virtual_devices
+
+    virtual_devices(mesh.num_devices)
+    make_mesh(mesh)
+    return mesh

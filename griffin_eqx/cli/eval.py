@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from griffin_eqx.cli.arguments import Flag, Number, Text, parse
+from griffin_eqx.cli.arguments import Flag, Number, Text, mesh_of, parse
 from griffin_eqx.errors import GriffinError
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class Eval:
       max_tokens: Tokens that each length reads at most, 0 for all; a file is read whole, and a split as far as in
         training, when left out.
       which: The run's best weights on the validation split, or its last.
+      mesh: Devices to judge on, such as data=2,model=4. Without an accelerator they are virtual ones of this CPU, which
+        show that it works and not how fast.
       json: Print one JSON object.
       quiet: Show no progress.
     """
@@ -65,6 +67,7 @@ class Eval:
     split: Literal["validation", "test"] = "validation"
     max_tokens: Number = None
     which: Literal["best", "last"] = "best"
+    mesh: Text = None
     json: Flag = False
     quiet: Flag = False
     data: Data = dataclasses.field(default_factory=Data)
@@ -74,6 +77,7 @@ def run(argv: list[str]) -> int:
     """Runs the command."""
     switches = parse(Eval, argv, prog="griffin eval")
     _check(switches)
+    mesh = mesh_of(switches.mesh)
     from griffin_eqx.evaluation.evaluate import evaluate
 
     given: dict[str, Any] = dataclasses.asdict(switches.data)
@@ -85,6 +89,7 @@ def run(argv: list[str]) -> int:
             split=switches.split,
             max_tokens=switches.max_tokens,
             which=switches.which,
+            mesh=mesh,
             watch=progress.watch,
             **given,
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from griffin_eqx.cli.arguments import Flag, Number, Text, parse
+from griffin_eqx.cli.arguments import Flag, Number, Text, mesh_of, parse
 from griffin_eqx.errors import GriffinError, RunError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def run(argv: list[str]) -> int:
     switches = parse(Sample, argv, prog="griffin sample")
     _check(switches)
     prompts = _prompts(switches)
-    mesh = _mesh(switches)
+    mesh = mesh_of(switches.mesh)
     from griffin_eqx.sampling import Engine, Sampling
     from griffin_eqx.training.load import load
 
@@ -150,27 +150,13 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _mesh(switches: Sample) -> "MeshShape | None":
-    """The mesh that is asked for, if its devices are there."""
-    if switches.mesh is None:
-        return None
-    from griffin_eqx.mesh import parse_mesh
-
-    mesh = parse_mesh(switches.mesh)
-    from griffin_eqx.sharding import make_mesh, virtual_devices
-
-    virtual_devices(mesh.num_devices)
-    make_mesh(mesh)
-    return mesh
-
-
 def _where(mesh: "MeshShape | None") -> AbstractContextManager[Any]:
     """Where a model is loaded to: for a mesh into the host's memory, so that no device holds all of it."""
     if mesh is None:
         return nullcontext()
-    from griffin_eqx.sharding import on_host
+    from griffin_eqx.sharding import in_host_memory
 
-    return on_host()
+    return in_host_memory()
 
 
 def _check_rows(engine: "Engine", prompts: int, switches: Sample) -> None:

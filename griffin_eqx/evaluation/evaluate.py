@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
+import jax
 import msgspec
 
 from griffin_eqx import tasks
@@ -13,6 +15,9 @@ from griffin_eqx.data import Tokenizer, encode_documents
 from griffin_eqx.data.textfile import read_documents
 from griffin_eqx.errors import ConfigError
 from griffin_eqx.interop import open_weights
+from griffin_eqx.mesh import MeshShape
+from griffin_eqx.placement import check_rows
+from griffin_eqx.sharding import in_host_memory, lay, make_mesh
 from griffin_eqx.task import EvalSet, Metric, Split
 from griffin_eqx.text_sets import text_sets
 from griffin_eqx.training import evaluation
@@ -66,6 +71,7 @@ def evaluate(
     carry: bool | None = None,
     carry_max_seq_len: int | None = None,
     eval_lengths: tuple[int, ...] | None = None,
+    mesh: MeshShape | None = None,
     watch: Watch | None = None,
 ) -> Evaluation:
     """Judges a model on a split of its corpus or another one, on a file, or on its task.
@@ -87,14 +93,19 @@ def evaluate(
       carry: As `data.carry`.
       carry_max_seq_len: As `data.carry_max_seq_len`.
       eval_lengths: As `data.eval_lengths`.
+      mesh: The devices to judge on, as a mesh; one device when None. Measures are the same but for the last digits.
       watch: Told of each batch.
 
     Raises:
+      MeshError: If there are not as many devices, or the mesh cannot divide the model or the rows of a batch.
       GriffinError: What `griffin_eqx.load` raises.
       ConfigError: If the tokenizer is not the model's, or there is none.
       DataError: If text is missing or too short, or the tokenizer cannot be read.
     """
-    loaded = load(source, which=which)
+    devices = None if mesh is None else make_mesh(mesh)
+    # For a mesh into the host's memory, so that no device holds all of it.
+    with nullcontext() if devices is None else in_host_memory():
+        loaded = load(source, which=which)
     asked = {
         "corpus": corpus,
         "tokenizer": tokenizer,
@@ -124,17 +135,22 @@ def evaluate(
         stream = encode_documents(read_documents(str(file)), cutter)
         sets = text_sets(stream, data, where=f"in {file}", max_tokens=max_tokens or None)
         count, metric = cutter.num_bytes, task.metric
-    judged = tuple(
-        evaluation.evaluate(
-            loaded.model,
-            examined,
-            split=split,
-            num_bytes=count,
-            carry_max_seq_len=data.carry_max_seq_len,
-            watch=None if watch is None else _named(watch, examined.name),
+    model = loaded.model
+    if mesh is not None and devices is not None:
+        check_rows(data.batch_size, mesh)
+        model = lay(model, devices)
+    with nullcontext() if devices is None else jax.set_mesh(devices):
+        judged = tuple(
+            evaluation.evaluate(
+                model,
+                examined,
+                split=split,
+                num_bytes=count,
+                carry_max_seq_len=data.carry_max_seq_len,
+                watch=None if watch is None else _named(watch, examined.name),
+            )
+            for examined in sets
         )
-        for examined in sets
-    )
     return Evaluation(
         model=str(source),
         step=loaded.step,

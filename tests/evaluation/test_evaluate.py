@@ -12,6 +12,7 @@ import griffin_eqx as gx
 from griffin_eqx.cli import main
 from griffin_eqx.errors import ConfigError, GriffinError
 from griffin_eqx.interop import save
+from griffin_eqx.mesh import MeshError, MeshShape
 from griffin_eqx.training.load import load
 from griffin_eqx.training.loop import train
 from griffin_eqx.training.metrics import read_metrics
@@ -103,6 +104,32 @@ def test_a_folder_of_weights_is_judged_as_the_run_that_it_is_of(run_dir, tmp_pat
     assert ours.step == theirs.step
 
 
+def test_over_a_mesh_it_is_what_it_is_on_one_device(run_dir):
+    asked = {"max_tokens": 500, "eval_lengths": (64,)}  # the longer rows are too few for `data`
+    one, many = gx.evaluate(run_dir, **asked), gx.evaluate(run_dir, mesh=MeshShape(2, 2, 2), **asked)
+    assert len(one.sets) == len(many.sets) == 2
+    for here, there in zip(one.sets, many.sets, strict=True):
+        assert there.loss == pytest.approx(here.loss, rel=1e-5)
+        assert (there.targets, there.rows, there.bytes) == (here.targets, here.rows, here.bytes)
+        for near, far in zip(here.by_position, there.by_position, strict=True):
+            assert far.loss == pytest.approx(near.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [
+        (MeshShape(data=8), "The mesh data=8 cannot divide a batch: data.batch_size=4 over data=8.\n"),
+        (MeshShape(model=8), "gate_blocks = 2 over model=8\n"),
+        (MeshShape(data=64), "The mesh data=64 has 64 devices and this program 8."),
+    ],
+)
+def test_a_mesh_that_cannot_be_is_refused_before_anything_is_compiled(run_dir, mesh, message, monkeypatch):
+    monkeypatch.setattr(jax, "set_mesh", lambda mesh: pytest.fail("a program is called"))
+    with pytest.raises(MeshError) as caught:
+        gx.evaluate(run_dir, mesh=mesh)
+    assert message in str(caught.value)
+
+
 def test_another_tokenizer_is_refused(run_dir, tmp_path):
     foreign = f"file:{tokenizer_files.byte_level(tmp_path)}"
     with pytest.raises(ConfigError) as caught:
@@ -134,6 +161,8 @@ def test_the_command_shows_and_tells_the_same(run_dir, capsys):
     assert first["by_position"][0]["start"] == 0
     assert main(["eval", str(run_dir), "--quiet"]) == 0
     shown = capsys.readouterr()
+    assert main(["eval", str(run_dir), "--quiet", "--mesh", "data=2"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == shown.out.splitlines()[0]
     assert f"{found.sets[0].bits_per_byte:.4f}" in shown.out
     assert "Loss by position" in shown.out
     assert shown.err == ""
