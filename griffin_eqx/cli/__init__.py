@@ -41,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
       argv: The arguments behind `griffin`; those of the process when None.
 
     Returns:
-      The exit code: 0 good, 1 a check failed, 2 usage, 3 data, 4 checkpoint, 5 diverged, 130 interrupted.
+      The exit code: 0 good, 1 a check failed, 2 usage, 3 data, 4 checkpoint, 5 diverged, 6 another process gone,
+      130 interrupted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
@@ -145,4 +146,5 @@ usage: griffin COMMAND [OPTIONS]
 
 {CODE_FROM_OUTSIDE}
 
-Exit codes: 0 good, 1 a check failed, 2 usage, 3 data, 4 checkpoint, 5 diverged, 130 interrupted."""
+Exit codes: 0 good, 1 a check failed, 2 usage, 3 data, 4 checkpoint, 5 diverged, 6 another process gone,
+130 interrupted."""

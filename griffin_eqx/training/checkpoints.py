@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 
 from griffin_eqx.config import Config, ModelConfig
 from griffin_eqx.errors import CheckpointError
+from griffin_eqx.processes import ALONE, Group
 from griffin_eqx.training.differences import differences
 from griffin_eqx.training.naming import Arrays, flatten, specs, unflatten
 from griffin_eqx.training.quiet import quiet_orbax
@@ -135,16 +136,19 @@ def _described(tree: dict[str, Any]) -> Description:
 class Checkpoints:
     """Writes the checkpoints of a run, and keeps the newest ones and, unless the run does without, the best.
 
-    Saving goes on in the background; leaving the `with` block waits for it.
+    Saving goes on in the background; leaving the `with` block waits for it. Of several processes the first one
+    writes, what it gathers from all: the fingerprints are of whole arrays, and one writer has nobody to wait for.
 
     Args:
       directory: Where they are; it exists.
       keep: How many of the newest stay, beside the best.
+      group: The processes, all of which save together.
     """
 
-    def __init__(self, directory: Path, *, keep: int):
+    def __init__(self, directory: Path, *, keep: int, group: Group = ALONE):
         quiet_orbax()
         self.directory = directory
+        self._group = group
         self._keep = keep
         self._best: int | None = None
         self._saving: int | None = None
@@ -156,9 +160,12 @@ class Checkpoints:
             # A thread of ours saves in the background. Orbax's own background threads wait five minutes for
             # one another when one of them fails, also at the end of the process.
             enable_async_checkpointing=False,
+            multiprocessing_options=_only_this_process(),
         )
-        with _explained("The folder of checkpoints cannot be used.", directory):
-            self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        self._manager = None
+        if group.is_first:
+            with _explained("The folder of checkpoints cannot be used.", directory):
+                self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._written: Future[None] | None = None
 
@@ -167,7 +174,8 @@ class Checkpoints:
 
     def __exit__(self, *exception: Any) -> None:
         self._writer.shutdown()
-        self._manager.close()
+        if self._manager is not None:
+            self._manager.close()
         if exception[0] is None:  # an error on its way out is the one to be told
             self.wait()
 
@@ -184,12 +192,15 @@ class Checkpoints:
         Raises:
           CheckpointError: If this save or the one before failed.
         """
-        step = int(state.step)
+        step, is_writer = int(state.step), self._group.is_first
         self.wait()
-        if step not in steps(self.directory):
+        if not self._group.told(is_writer and step not in steps(self.directory)):
+            return
+        named = flatten(state, keep=is_writer)
+        if is_writer:
             self._best = standing.best_step if config.train.keep_best else None
             self._saving = step
-            self._written = self._writer.submit(self._write, step, flatten(state), config, standing)
+            self._written = self._writer.submit(self._write, step, named, config, standing)
 
     def _write(self, step: int, named: Arrays, config: Config, standing: Standing) -> None:
         description = Description(FORMAT, step, config.model, standing, _leaves(named)).signed()
@@ -197,6 +208,7 @@ class Checkpoints:
         full = {name: array for name, array in named.items() if array.size}
         model = {name: array for name, array in full.items() if _item(name) == MODEL}
         progress = {name: array for name, array in full.items() if _item(name) == PROGRESS}
+        assert self._manager is not None
         with _explained(_UNWRITTEN, self.directory / str(step), hint=_ROOM):
             self._manager.save(
                 step,
@@ -246,7 +258,9 @@ def describe(directory: Path, step: int) -> Description:
         raise CheckpointError(f"There is no checkpoint of step {step}.\n  {where}\n  There are: {there}.")
     with _explained(_DAMAGED, where / DESCRIPTION, hint=_CURE):
         path = (where / DESCRIPTION).absolute()
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        alone = _only_this_process()
+        handler = ocp.JsonCheckpointHandler(multiprocessing_options=alone)
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
             tree = reader.restore(path)
         version = tree["format"]
         if isinstance(version, int) and version > FORMAT:
@@ -261,6 +275,15 @@ def describe(directory: Path, step: int) -> Description:
 
 
 def restore(directory: Path, step: int, template: Any, model: ModelConfig) -> Any:
+    """`read` onto the default device."""
+    # A copy: the step writes into the buffers of its state, which must not be NumPy's.
+    return jax.tree.map(
+        lambda leaf: jnp.array(leaf, copy=True) if isinstance(leaf, np.ndarray) else leaf,
+        read(directory, step, template, model),
+    )
+
+
+def read(directory: Path, step: int, template: Any, model: ModelConfig) -> Any:
     """Reads a training state, or a part of it, and checks every array.
 
     Args:
@@ -270,7 +293,7 @@ def restore(directory: Path, step: int, template: Any, model: ModelConfig) -> An
       model: The configuration that the template was made from.
 
     Returns:
-      The template with its arrays, on the default device.
+      The template with NumPy arrays.
 
     Raises:
       CheckpointError: If the checkpoint is missing, damaged, or of another model.
@@ -297,11 +320,7 @@ def restore(directory: Path, step: int, template: Any, model: ModelConfig) -> An
                 f"The checkpoint is damaged: {name} differs from its fingerprint.\n"
                 f"  {where / _item(name)}\n  {_CURE}"
             )
-    # A copy: the step writes into the buffers of its state, which must not be NumPy's.
-    return jax.tree.map(
-        lambda leaf: jnp.array(leaf, copy=True) if isinstance(leaf, np.ndarray) else leaf,
-        unflatten(template, named),
-    )
+    return unflatten(template, named)
 
 
 _UNWRITTEN = "A checkpoint could not be written, so the run stops."
@@ -346,8 +365,18 @@ def _mismatch(leaves: dict[str, Leaf], wanted: dict[str, jax.ShapeDtypeStruct]) 
 def _read(path: Path, names: list[str]) -> Arrays:
     quiet_orbax()
     arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+    alone = _only_this_process()
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
         return reader.restore(path.absolute(), args=ocp.args.PyTreeRestore(restore_args=arguments))
+
+
+def _only_this_process() -> Any:
+    """Orbax waits for no other process: who reads and who writes is settled here."""
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+    )
 
 
 def _leaves(named: Arrays) -> dict[str, Leaf]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from griffin_eqx.block import SequenceLayout
 from griffin_eqx.model import LanguageModel, capture
+from griffin_eqx.training.global_arrays import on_host
 from griffin_eqx.training.naming import flatten
 from griffin_eqx.training.objective import TokenBatch, batch_nll
 
@@ -27,18 +28,18 @@ def first_not_finite(model: LanguageModel, batch: TokenBatch) -> str:
     """
     if bad := _not_finite(model):
         return f"the parameters are not finite, first {bad}"
-    layers, logits = _forward(model, batch)
-    valid = np.arange(batch.tokens.shape[1]) < np.asarray(batch.length)[:, None]
+    (layers, logits), length = on_host((_forward(model, batch), batch.length))
+    valid = np.arange(batch.tokens.shape[1]) < length[:, None]
     for index, (layer, taps) in enumerate(zip(model.stack.layers(), layers, strict=True)):
         for name in (name for name in _IN_ORDER if name in taps):
-            wrong = np.argwhere(valid & ~np.asarray(taps[name]))
+            wrong = np.argwhere(valid & ~taps[name])
             if wrong.size:
                 row, token = wrong[0]
                 return (
                     f"layer {index} ({layer.temporal.name}) is the first: {_MEANING[name]} is not finite, "
                     f"in row {row} from token {token} on"
                 )
-    if (valid & ~np.asarray(logits)).any():
+    if (valid & ~logits).any():
         return "all layers are finite and the logits are not"
     grads = eqx.filter_jit(eqx.filter_grad(lambda model: batch_nll(model, batch, None)[0]))(model)
     if bad := _not_finite(grads):

@@ -26,6 +26,7 @@ def environment(config: Config, task: AbstractTask, mesh: MeshShape | None = Non
         "blocks": {name: registry.find(name).distribution for name in blocks},
         "platform": platform.platform(),
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "processes": jax.process_count(),
         "mesh": None if mesh is None else mesh._asdict(),
         "commit": _commit(),
         "task": {"name": config.data.task, "distribution": tasks.find(task.name).distribution},

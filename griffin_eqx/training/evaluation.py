@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Integer
@@ -13,11 +12,15 @@ from jaxtyping import Bool, Float, Integer
 from griffin_eqx.data import Batch
 from griffin_eqx.model import LanguageModel
 from griffin_eqx.task import EvalSet, Split
+from griffin_eqx.training.global_arrays import on_host
 from griffin_eqx.training.objective import TokenBatch, evaluate_batch, init_batch_cache
 from griffin_eqx.training.outcome import Bucket, SetOutcome
 
 Watch = Callable[[int, int], None]
 """Told how far an evaluation is: batches judged, and how many there are."""
+
+Put = Callable[[Batch], TokenBatch]
+"""Puts a batch on the devices (`OnMesh.any_batch`)."""
 
 CountBytes = Callable[[Integer[np.ndarray, "batch seq_len"]], int]
 """How many bytes of text the targets of a batch stand for (`AbstractTask.num_bytes`)."""
@@ -31,6 +34,7 @@ def evaluate(
     num_bytes: CountBytes,
     carry_max_seq_len: int,
     watch: Watch | None = None,
+    put: Put | None = None,
 ) -> SetOutcome:
     """Reads every batch of a set.
 
@@ -41,6 +45,7 @@ def evaluate(
       num_bytes: Counts the bytes of text among targets.
       carry_max_seq_len: The longest document that a carried cache must hold.
       watch: Told of each batch.
+      put: Puts a batch on the devices; on the default one when None.
 
     Returns:
       All measures; sums are float64, in a fixed order. Its `tokens_per_second` leaves out the first batch, which
@@ -48,7 +53,7 @@ def evaluate(
     """
     started = compiled = time.monotonic()
     sums = _Sums(examined.seq_len)
-    for batch, nll, predicted in _judged(model, examined, carry_max_seq_len):
+    for batch, nll, predicted in _judged(model, examined, carry_max_seq_len, put or _on_device):
         sums.add(batch.targets, nll, predicted, num_bytes(batch.targets))
         if sums.batches == 1:
             compiled = time.monotonic()
@@ -122,20 +127,24 @@ class _Sums:
 
 
 def _judged(
-    model: LanguageModel, examined: EvalSet, carry_max_seq_len: int
+    model: LanguageModel, examined: EvalSet, carry_max_seq_len: int, put: Put
 ) -> Iterator[tuple[Batch, np.ndarray, np.ndarray]]:
     """Each batch with its `(nll, predicted)`; the next one is cut while the device is at this one."""
     cache, pending = None, None
     for index in range(examined.num_batches):
         batch = examined.batch(index)
         if index == 0 and examined.carry:
-            cache = init_batch_cache(model, len(batch.length), carry_max_seq_len)
-        nll, predicted, cache = _evaluate_batch(model, TokenBatch(*map(jnp.asarray, batch)), cache)
+            cache = _init_batch_cache(model, len(batch.length), carry_max_seq_len)
+        nll, predicted, cache = _evaluate_batch(model, put(batch), cache)
         if pending is not None:
-            yield pending[0], *jax.device_get(pending[1])
+            yield pending[0], *on_host(pending[1])
         pending = batch, (nll, predicted)
     if pending is not None:
-        yield pending[0], *jax.device_get(pending[1])
+        yield pending[0], *on_host(pending[1])
+
+
+def _on_device(batch: Batch) -> TokenBatch:
+    return TokenBatch(*map(jnp.asarray, batch))
 
 
 def _finite(value: float) -> float | None:
@@ -143,3 +152,4 @@ def _finite(value: float) -> float | None:
 
 
 _evaluate_batch = eqx.filter_jit(evaluate_batch)
+_init_batch_cache = eqx.filter_jit(init_batch_cache)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import msgspec
-import numpy as np
 
 from griffin_eqx import presets, tasks
 from griffin_eqx.config import Config
@@ -18,23 +17,25 @@ from griffin_eqx.data import Tokenizer
 from griffin_eqx.errors import DivergedError
 from griffin_eqx.mesh import MeshShape
 from griffin_eqx.model import LanguageModel, count_parameters
+from griffin_eqx.processes import Group, ProcessError, current
 from griffin_eqx.sampling import generate
-from griffin_eqx.task import HIGHER_IS_BETTER, AbstractTask, EvalSet, Metric, Split
+from griffin_eqx.task import HIGHER_IS_BETTER, EvalSet, Metric, Split
 from griffin_eqx.training import checkpoints
 from griffin_eqx.training import run_directory as layout
 from griffin_eqx.training.checkpoints import Checkpoints, Standing
+from griffin_eqx.training.claim import claimed
 from griffin_eqx.training.diagnose import first_not_finite
 from griffin_eqx.training.environment import environment
 from griffin_eqx.training.evaluation import evaluate
 from griffin_eqx.training.freezing import frozen_parts
 from griffin_eqx.training.metrics import MetricsWriter
-from griffin_eqx.training.objective import TokenBatch
 from griffin_eqx.training.on_mesh import OnMesh
 from griffin_eqx.training.optimizer import schedule
 from griffin_eqx.training.outcome import RunOutcome, SetOutcome, read_outcome, write_outcome
 from griffin_eqx.training.profiling import Profiler
 from griffin_eqx.training.progress import Clock, Progress
 from griffin_eqx.training.resolve import resolve
+from griffin_eqx.training.run_data import RunData
 from griffin_eqx.training.start import Start, read_start, started
 from griffin_eqx.training.step import Metrics, TrainState, init_state, make_step
 from griffin_eqx.training.stopping import asked_to_stop
@@ -95,7 +96,8 @@ def train(
       quiet: Print nothing.
       debug_nan: Stop at the first loss that is not finite and say which layer it comes from.
       profile: Record a few steps with JAX's profiler, into `profile/` of the run directory.
-      mesh: The devices that it runs on, as a mesh; one device when None. A run may go on over another mesh: its
+      mesh: The devices that it runs on, as a mesh; one device when None, or the rows of a batch over all devices
+        where several processes have been joined (`griffin_eqx.processes.join`). A run may go on over another mesh: its
         state is the same to the bit, what comes of it differs in the last digits.
       stop: Asked before the first step and after every one, with the number of steps done; True saves and
         returns.
@@ -111,67 +113,60 @@ def train(
       MeshError: If there are not as many devices, or the mesh cannot divide the model or a batch.
       CheckpointError: If a checkpoint is damaged or cannot be written, or `train.init_from` is another model.
       DivergedError: If too many updates in a row were skipped because loss or gradient were not finite.
+      LostProcessError: If another of several processes has ended.
     """
-    if jax.default_backend() == "cpu":
-        keep_freed_memory()
-    config = config or presets.preset(presets.DEFAULT)
-    at_hand = config.data
-    if run_dir is not None or name is not None:
-        at_hand = layout.with_tokenizer_at_hand(at_hand, layout.place(config, run_dir=run_dir, name=name))
-    task = tasks.init(config.data.task, at_hand)
-    config = resolve(config, task)
-    path = layout.place(config, run_dir=run_dir, name=name)
-    frozen = frozen_parts(config)
-    fresh = not checkpoints.steps(path / layout.CHECKPOINTS)
-    start = read_start(config) if fresh and config.train.init_from is not None else None
-    on_mesh = OnMesh(mesh, config)
-    data = _Data(config, task, task.tokenizer(tasks.choose(config.data.task).options, at_hand), on_mesh)
-    with (
-        asked_to_stop() as asked,
-        layout.claimed(
-            path,
-            config,
-            environment(config, task, mesh) | ({} if start is None else {"init_from": start.facts()}),
-            data.tokenizer and data.tokenizer.file,
-        ),
-        Progress(config.train.steps, quiet=quiet) as progress,
-        Checkpoints(path / layout.CHECKPOINTS, keep=config.train.keep_checkpoints) as saved,
-        on_mesh.in_effect(),
-    ):
-        run = _Run(config, path, data, saved, progress, watch, on_mesh, start=start, debug_nan=debug_nan)
-        for part in frozen:
-            progress.say(f"frozen by {part.path}: {len(part.names)} arrays, {part.size:,} parameters")
-        if start is not None:
-            progress.say(
-                f"from the weights of {start.source}" + (f", step {start.step:,}" if start.step else "")
+    group = current()
+    with group.together():
+        if jax.default_backend() == "cpu":
+            keep_freed_memory()
+        if jax.process_count() != group.count:
+            raise ProcessError(
+                f"JAX has {jax.process_count()} processes, and this training knows of {group.count}.\n"
+                f"  process {jax.process_index()}\n"
+                "  Join them with griffin_eqx.processes.join in place of jax.distributed.initialize."
             )
-        profiler = Profiler(path / layout.PROFILE if profile else None)
-        return run.go(profiler, lambda step: asked() or (stop is not None and stop(step)))
+        if group.is_several:
+            mesh = mesh or MeshShape(data=jax.device_count())
+        config = config or presets.preset(presets.DEFAULT)
+        at_hand = config.data
+        if run_dir is not None or name is not None:
+            at_hand = layout.with_tokenizer_at_hand(at_hand, layout.place(config, run_dir=run_dir, name=name))
+        task = tasks.init(config.data.task, at_hand)
+        config = resolve(config, task)
+        path = layout.place(config, run_dir=run_dir, name=name)
+        frozen = frozen_parts(config)
+        fresh = group.told(group.is_first and not checkpoints.steps(path / layout.CHECKPOINTS))
+        start = read_start(config) if fresh and config.train.init_from is not None else None
+        on_mesh = OnMesh(mesh, config)
+        data = RunData(config, task, task.tokenizer(tasks.choose(config.data.task).options, at_hand), on_mesh)
+        with (
+            asked_to_stop() as asked,
+            claimed(
+                group,
+                path,
+                config,
+                environment(config, task, mesh) | ({} if start is None else {"init_from": start.facts()}),
+                data.tokenizer and data.tokenizer.file,
+            ),
+            Progress(config.train.steps, quiet=quiet or not group.is_first) as progress,
+            Checkpoints(path / layout.CHECKPOINTS, keep=config.train.keep_checkpoints, group=group) as saved,
+            on_mesh.in_effect(),
+        ):
+            run = _Run(
+                config, path, data, saved, progress, watch, on_mesh, group, start=start, debug_nan=debug_nan
+            )
+            for part in frozen:
+                progress.say(f"frozen by {part.path}: {len(part.names)} arrays, {part.size:,} parameters")
+            if start is not None:
+                progress.say(
+                    f"from the weights of {start.source}" + (f", step {start.step:,}" if start.step else "")
+                )
+            profiler = Profiler(path / layout.PROFILE if profile and group.is_first else None)
 
+            def stopping(step: int) -> bool:
+                return group.any(asked() or (stop is not None and stop(step)))
 
-class _Data:
-    """What a run's task gives, batches on the device."""
-
-    def __init__(self, config: Config, task: AbstractTask, tokenizer: Tokenizer | None, on_mesh: OnMesh):
-        self.task = task
-        self._on_mesh = on_mesh
-        self.tokenizer = tokenizer
-        self._seed = config.train.seed
-        self._none_continues = on_mesh.rows(np.zeros(config.data.batch_size, bool))
-        # Both before training starts: text may be too short for the longest rows.
-        most = config.train.eval_tokens or None
-        self.validation = task.eval_sets("validation", most)
-        self.test = task.eval_sets("test", most) if config.train.final_test else ()
-
-    def batch(self, step: int) -> tuple[TokenBatch, jax.Array, int]:
-        """`(batch, continues, bytes of text among the targets)`."""
-        batch = self.task.train_batch(self._seed, step)
-        continues = self.task.continues(step)
-        return (
-            self._on_mesh.batch(batch),
-            self._none_continues if continues is None else self._on_mesh.rows(continues),
-            self.task.num_bytes(batch.targets),
-        )
+            return run.go(profiler, stopping)
 
 
 class _Pending(NamedTuple):
@@ -189,11 +184,12 @@ class _Run:
         self,
         config: Config,
         path: Path,
-        data: _Data,
+        data: RunData,
         saved: Checkpoints,
         progress: Progress,
         watch: Watch | None,
         on_mesh: OnMesh,
+        group: Group,
         *,
         start: Start | None,
         debug_nan: bool,
@@ -201,6 +197,7 @@ class _Run:
         self.start = start
         self.config = config
         self.on_mesh = on_mesh
+        self.group = group
         self.path = path
         self.data = data
         self.saved = saved
@@ -209,11 +206,7 @@ class _Run:
         self.next_watch = 0.0
         self.metric: Metric = data.task.metric
         self.max_skipped = 0 if debug_nan else config.train.max_skipped
-        self.step = 0
-        self.standing = Standing()
-        if there := checkpoints.steps(saved.directory):
-            self.step = there[-1]
-            self.standing = checkpoints.describe(saved.directory, self.step).standing
+        self.step, self.standing = self.stands()
         self.first_step = self.step
         self.skipped_in_a_row = 0
         self.compile_seconds = 0.0
@@ -224,6 +217,15 @@ class _Run:
         self.tokens_a_step = config.data.batch_size * config.data.seq_len
         self.schedule = jax.jit(schedule(config.optimizer, config.train.steps))
 
+    def stands(self) -> tuple[int, Standing]:
+        """Where the run directory stands, as the first process sees it."""
+        step, standing = 0, Standing()
+        if self.group.is_first and (there := checkpoints.steps(self.saved.directory)):
+            step = there[-1]
+            standing = checkpoints.describe(self.saved.directory, step).standing
+        step, standing = self.group.told([step, msgspec.to_builtins(standing)])
+        return step, msgspec.convert(standing, Standing)
+
     def go(self, profiler: Profiler, stop: Callable[[int], bool]) -> Result:
         """Trains from where the directory stands until the end, or until `stop`."""
         steps = self.config.train.steps
@@ -233,9 +235,11 @@ class _Run:
         if self.step < steps:
             state = self.restored()
             self.skipped_in_a_row = int(state.skipped)
-            with MetricsWriter(self.path / layout.METRICS, step=self.step) as self.metrics, profiler:
+            metrics = self.path / layout.METRICS if self.group.is_first else None
+            with MetricsWriter(metrics, step=self.step) as self.metrics, profiler:
                 model = self.trained(state, profiler, stop)
             self.saved.wait()
+            self.group.told()  # no other process goes before all is written
         finished = self.step == steps
         if finished:
             self.finish(sample, model)
@@ -260,9 +264,12 @@ class _Run:
           sample: The file of text.
           model: The last weights; None where they are in the checkpoint only.
         """
-        tokenizer = self.data.tokenizer
+        # Text is written by one process: `generate` is no program of several.
+        tokenizer = None if self.group.is_several else self.data.tokenizer
         wants_sample = tokenizer is not None and not sample.exists()
-        wants_outcome = self.config.train.final_test and read_outcome(self.path) is None
+        wants_outcome = self.config.train.final_test and self.group.told(
+            self.group.is_first and read_outcome(self.path) is None
+        )
         if not (wants_sample or wants_outcome):
             return
         model = model or self.restored().model
@@ -274,7 +281,8 @@ class _Run:
                 *(self.judged(model, examined, "validation") for examined in self.data.validation),
                 *(self.judged(model, examined, "test") for examined in self.data.test),
             )
-            write_outcome(self.path, judged, self.run_outcome(model))
+            if self.group.is_first:
+                write_outcome(self.path, judged, self.run_outcome(model))
 
     def run_outcome(self, model: LanguageModel) -> RunOutcome:
         """What the run itself came to."""
@@ -301,6 +309,7 @@ class _Run:
             split=split,
             num_bytes=self.data.task.num_bytes,
             carry_max_seq_len=self.config.data.carry_max_seq_len,
+            put=self.on_mesh.any_batch,
         )
 
     def restored(self) -> TrainState:
@@ -314,7 +323,7 @@ class _Run:
             model = started(state.model, self.start)
             return self.on_mesh.lay(eqx.tree_at(lambda s: s.model, state, model))
         template = eqx.filter_eval_shape(lambda: init_state(self.config, key=key))
-        restored = checkpoints.restore(self.saved.directory, self.step, template, self.config.model)
+        restored = checkpoints.read(self.saved.directory, self.step, template, self.config.model)
         return self.on_mesh.lay(restored)
 
     def trained(self, state: TrainState, profiler: Profiler, stop: Callable[[int], bool]) -> LanguageModel:
@@ -457,7 +466,7 @@ class _Run:
             say(f"stopped at step {result.step:,} of {self.config.train.steps:,}; to go on:")
             say(f"  griffin train {config} --run-dir {self.path}")
             return
-        if self.data.tokenizer is not None:
+        if self.data.tokenizer is not None and sample.exists():
             say(f"\n{_printable(sample.read_text(encoding='utf-8'))}\n")
         last, best = result.last, result.best
         if last is not None and best is not None:

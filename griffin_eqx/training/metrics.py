@@ -26,27 +26,32 @@ class MetricsWriter:
     """Appends to a run's metrics.
 
     Args:
-      path: The file; made where it is missing.
+      path: The file; made where it is missing. None writes nothing.
       step: Where training goes on: lines of later steps, and half of one, are dropped first.
 
     Raises:
       RunError: If a line cannot be read.
     """
 
-    def __init__(self, path: Path, *, step: int):
-        _truncate(path, step)
-        self._file = open(path, "ab")  # noqa: SIM115 open as long as the run
+    def __init__(self, path: Path | None, *, step: int):
+        self._file = None
+        if path is not None:
+            _truncate(path, step)
+            self._file = open(path, "ab")  # noqa: SIM115 open as long as the run
 
     def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def write(
         self, kind: str, step: int, values: dict[str, Any], time: dict[str, float] | None = None
     ) -> None:
         """Writes a line; numbers that are not finite become null, which is what JSON has for them."""
+        if self._file is None:
+            return
         line = {"kind": kind, "step": step, **values} | ({"time": time} if time else {})
         self._file.write(msgspec.json.encode(line) + b"\n")
         self._file.flush()

@@ -5,7 +5,7 @@ whether its arrays stand alone or are row 1 of a stacked unit, in the model, in 
 are trees like the model) and in the carried cache.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from griffin_eqx.model import Stack
+from griffin_eqx.training.global_arrays import is_here, on_host, rows_on_host
 
 Arrays = dict[str, np.ndarray]
 
@@ -31,22 +32,35 @@ def leaf_names(tree: Any) -> list[tuple[str, ...]]:
     return [place.names for place in _places(tree)]
 
 
-def flatten(tree: Any) -> Arrays:
+def flatten(tree: Any, *, keep: bool = True) -> Arrays:
     """Gives every array of a tree a name, stacked layers apart. The arrays are copies on the host.
+
+    Arrays that lie over several processes are gathered, layer by layer, and all of the processes must ask.
 
     Args:
       tree: A `TrainState`, or a dictionary with a model: anything with one kind of `Stack` in it.
+      keep: Whether this process wants them; otherwise it takes part and gets none.
 
     Returns:
       Arrays by name, such as `model.layers.3.temporal.into_lru.weight`.
     """
     named: Arrays = {}
     for leaf, place in zip(jax.tree.leaves(_arrays(tree)), _places(tree), strict=True):
-        # A copy, and no view: the step that comes next is given the buffer to write into.
-        host = np.array(leaf)
-        parts = [host] if place.axis is None else list(np.moveaxis(host, place.axis, 0))
-        named.update(zip(place.names, parts, strict=True))
+        for name, part in zip(place.names, _parts(leaf, place.axis, keep), strict=True):
+            if keep:
+                named[name] = part
     return named
+
+
+def _parts(leaf: Any, axis: int | None, keep: bool) -> Iterable[Any]:
+    """The arrays that a leaf holds, on the host."""
+    if not is_here(leaf):
+        return [np.array(on_host(leaf))] if axis is None else rows_on_host(leaf, axis)
+    if not keep:
+        return [None] * (1 if axis is None else leaf.shape[axis])
+    # A copy, and no view: the step that comes next is given the buffer to write into.
+    host = np.array(leaf)
+    return [host] if axis is None else np.moveaxis(host, axis, 0)
 
 
 def specs(tree: Any) -> dict[str, jax.ShapeDtypeStruct]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
@@ -13,9 +14,10 @@ from jaxtyping import Array, Bool
 
 from griffin_eqx.config import Config
 from griffin_eqx.data import Batch
-from griffin_eqx.mesh import MeshShape
+from griffin_eqx.mesh import MeshError, MeshShape, meshes
 from griffin_eqx.placement import check_batch
 from griffin_eqx.sharding import make_mesh, shardings
+from griffin_eqx.training.global_arrays import spread
 from griffin_eqx.training.objective import TokenBatch
 from griffin_eqx.training.step import TrainState
 
@@ -24,7 +26,8 @@ class OnMesh:
     """Places states and batches.
 
     Parameters, optimizer state and carried caches lie as their annotations say; rows of a batch are split over
-    `data` and their tokens over `sequence`, the last of which may be padding.
+    `data` and their tokens over `sequence`, the last of which may be padding. Over several processes the mesh has the
+    devices of all; each process has the whole batch in its own memory, and puts its pieces on its own devices.
 
     Args:
       shape: The mesh; None leaves everything on the default device.
@@ -39,23 +42,34 @@ class OnMesh:
         self._mesh = None
         if shape is not None:
             check_batch(config, shape)
+            if devices is None:
+                _check_processes(shape)
             self._mesh = make_mesh(shape, devices)
 
     def lay(self, state: TrainState) -> TrainState:
         """The state with every array in its place; works inside of programs, too.
 
+        Args:
+          state: Its arrays may be NumPy's; of several processes each has all of them.
+
         Raises:
           MeshError: If the mesh cannot divide an array.
         """
+        arrays, static = eqx.partition(state, _is_array)
         if self._mesh is None:
-            return state
-        arrays, static = eqx.partition(state, eqx.is_array)
-        put = jax.lax.with_sharding_constraint if _is_traced(arrays) else jax.device_put
-        rest = TrainState(arrays.model, arrays.optimizer, arrays.step, arrays.skipped, None)
-        rest = put(rest, shardings(rest, self._mesh))
-        cache = put(arrays.cache, shardings(arrays.cache, self._mesh, leading=("batch", "num_layers")))
-        laid = TrainState(rest.model, rest.optimizer, rest.step, rest.skipped, cache)
-        return eqx.combine(laid, static)
+            # A copy: the step writes into the buffers of its state, which must not be NumPy's.
+            here = jax.tree.map(lambda z: jnp.array(z) if isinstance(z, np.ndarray) else z, arrays)
+            return eqx.combine(here, static)
+        put = jax.lax.with_sharding_constraint if _is_traced(arrays) else _spread_tree
+        return eqx.combine(put(arrays, self._places(arrays)), static)
+
+    def _places(self, arrays: Any) -> Any:
+        """The sharding of every array of a state."""
+        assert self._mesh is not None
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arrays)
+        cache = shardings(shapes.cache, self._mesh, leading=("batch", "num_layers"))
+        rest = eqx.tree_at(_cache, shapes, None, is_leaf=_is_none)
+        return eqx.tree_at(_cache, shardings(rest, self._mesh), cache, is_leaf=_is_none)
 
     def in_effect(self) -> AbstractContextManager[Any]:
         """What model, step and evaluation run in: their kernels split their work over the mesh."""
@@ -75,18 +89,56 @@ class OnMesh:
         def put(array, filler):
             if array.ndim == 2:
                 array = np.pad(array, [(0, 0), (0, missing)], constant_values=filler)
-            return jax.device_put(
-                array, NamedSharding(mesh, PartitionSpec(*("data", "sequence")[: array.ndim]))
-            )
+            spec = PartitionSpec(*("data", "sequence")[: array.ndim])
+            return spread(array, NamedSharding(mesh, spec))
 
         # Padding stands behind `length`, and asks for nothing.
         return TokenBatch(*map(put, batch, (0, -1, 0, 0)))
 
+    def any_batch(self, batch: Batch) -> TokenBatch:
+        """A batch that the mesh need not divide, on the devices: what it cannot divide is whole on each."""
+        if self._mesh is None:
+            return TokenBatch(*map(jnp.asarray, batch))
+        mesh = self._mesh
+
+        def put(array):
+            axes = zip(("data", "sequence"), array.shape, strict=False)
+            spec = [axis if size % mesh.shape[axis] == 0 else None for axis, size in axes]
+            return spread(array, NamedSharding(mesh, PartitionSpec(*spec)))
+
+        return TokenBatch(*map(put, batch))
+
     def rows(self, continues: Bool[np.ndarray, " batch"] | Bool[Array, " batch"]) -> Bool[Array, " batch"]:
         """One value a row, on the devices."""
         if self._mesh is None:
-            return jax.numpy.asarray(continues)
-        return jax.device_put(continues, NamedSharding(self._mesh, PartitionSpec("data")))
+            return jnp.asarray(continues)
+        return spread(continues, NamedSharding(self._mesh, PartitionSpec("data")))
+
+
+def _check_processes(shape: MeshShape) -> None:
+    """Of several processes each must have a part in the mesh, or some would wait for ever."""
+    count, there = jax.process_count(), jax.device_count()
+    if count > 1 and shape.num_devices != there:
+        raise MeshError(
+            f"{count} processes train over all of their devices: the mesh {shape} has {shape.num_devices}, they have "
+            f"{there}.\n  --mesh {shape}\n  Meshes of {there}: {'  '.join(map(str, meshes(there)[:4]))}"
+        )
+
+
+def _is_array(leaf: Any) -> bool:
+    return eqx.is_array(leaf) or isinstance(leaf, np.ndarray)
+
+
+def _cache(state: Any) -> Any:
+    return state.cache
+
+
+def _is_none(leaf: Any) -> bool:
+    return leaf is None
+
+
+def _spread_tree(tree: Any, places: Any) -> Any:
+    return jax.tree.map(spread, tree, places)
 
 
 def _is_traced(tree: Any) -> bool:

@@ -1,0 +1,177 @@
+"""Several processes train as one: the same bits, whoever is killed or stopped on the way, and however many go on."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import pytest
+
+from griffin_eqx.config import dumps
+from griffin_eqx.mesh import MeshShape
+from griffin_eqx.training import checkpoints
+from griffin_eqx.training.loop import train
+from griffin_eqx.training.metrics import read_metrics
+from griffin_eqx.training.outcome import read_outcome
+
+STEPS = 9
+
+
+@pytest.fixture(scope="module")
+def config(make_config):
+    return make_config(
+        pattern="rg_lru*2",
+        blocks={"rg_lru": {"gate_blocks": 2}},
+        batch_size=4,
+        carry=True,
+        steps=STEPS,
+        checkpoint_every=2,
+        keep_checkpoints=9,
+        eval_every=4,
+        final_test=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(config, tmp_path_factory):
+    """The run in one process, over as many devices."""
+    path = tmp_path_factory.mktemp("alone") / "run"
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        assert train(config, run_dir=path, quiet=True, mesh=MeshShape(data=2)).finished
+    return path
+
+
+class Processes:
+    """Real ones, on loopback, with the compiler's settings of this process: a run has the same bits only then."""
+
+    def __init__(self, count, config, run_dir, mesh="data=2", *, pause=0.0, deaths=None):
+        file = run_dir.with_suffix(".toml")
+        file.write_text(dumps(config))
+        environment = os.environ | {
+            "JAX_COMPILATION_CACHE_DIR": str(jax.config.values["jax_compilation_cache_dir"]),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": str(jax.config.values["jax_disable_most_optimizations"]),
+        }
+        if jax.__version_info__ < (0, 11):
+            environment["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
+        script = Path(__file__).with_name("joined_run.py")
+        where = [str(file), str(run_dir), mesh, f"127.0.0.1:{free_port()}", str(count)]
+        self.started = [
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    "-W",
+                    "error",
+                    script,
+                    *where,
+                    str(index),
+                    str(pause),
+                    str((deaths or {}).get(index, 0)),
+                ],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+            )
+            for index in range(count)
+        ]
+
+    def ended(self, seconds=120):
+        """`[(exit code, standard output, standard error), ...]` of all."""
+        found = []
+        for process in self.started:
+            try:
+                out, err = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                for other in self.started:
+                    other.kill()
+                raise
+            found.append((process.returncode, out, err))
+        return found
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def leaves(run_dir):
+    """The newest step, and the SHA-256 of every array of its checkpoint."""
+    folder = Path(run_dir) / "checkpoints"
+    step = checkpoints.steps(folder)[-1]
+    return step, {name: leaf.sha256 for name, leaf in checkpoints.describe(folder, step).leaves.items()}
+
+
+def quality(run_dir):
+    lines = read_metrics(Path(run_dir) / "metrics.jsonl")
+    return [{key: value for key, value in line.items() if key != "time"} for line in lines]
+
+
+def outcome(run_dir):
+    found = read_outcome(Path(run_dir))
+    assert found is not None
+    sets, run = found
+    return [(each.split, each.loss, each.exact) for each in sets], run.tokens
+
+
+def assert_same_run(one, other):
+    assert leaves(one) == leaves(other)
+    assert quality(one) == quality(other)
+    assert outcome(one) == outcome(other)
+
+
+def wait_for_step(run_dir, step, processes):
+    metrics = run_dir / "metrics.jsonl"
+    for _ in range(6000):
+        if metrics.exists() and f'"step":{step},'.encode() in metrics.read_bytes():
+            return
+        for process in processes.started:
+            assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    raise AssertionError(f"never came to step {step}")
+
+
+def test_a_run_goes_from_hand_to_hand(config, alone, tmp_path):
+    """Two processes, the writing one killed in the middle of a save; two, one of them asked to stop; one; two."""
+    path = tmp_path / "run"
+    (code, _, _), (code_1, out_1, err_1) = Processes(2, config, path, deaths={0: 4}).ended()
+    assert (code, code_1) == (-signal.SIGKILL, 6), err_1
+    assert "Process 0 of this training is gone, so process 1 ends as well.\n" in err_1
+    assert leaves(path)[0] == 2
+    assert "step" not in out_1  # one process tells the progress
+
+    second = Processes(2, config, path, pause=0.2)
+    wait_for_step(path, 5, second)
+    second.started[1].send_signal(signal.SIGTERM)
+    (code, out, err), (code_1, _, err_1) = second.ended()
+    assert (code, code_1, err, err_1) == (130, 130, "", "")
+    step = leaves(path)[0]
+    assert "step 2 of 9" in out
+    assert f"stopped at step {step} of 9" in out
+    assert 5 <= step < 8
+
+    assert (
+        train(config, run_dir=path, quiet=True, mesh=MeshShape(data=2), stop=lambda now: now == 8).step == 8
+    )
+    for code, _, err in Processes(2, config, path).ended():
+        assert (code, err) == (0, "")
+    assert_same_run(alone, path)
+
+
+def test_what_one_process_loses_the_others_have_saved(config, alone, tmp_path):
+    path = tmp_path / "run"
+    started = time.monotonic()
+    (code, _, err), (code_1, _, _) = Processes(2, config, path, deaths={1: 4}).ended()
+    assert (code, code_1) == (6, -signal.SIGKILL)
+    assert "Process 1 of this training is gone, so process 0 ends as well.\n" in err
+    assert "the same command for all goes on from there" in err
+    assert time.monotonic() - started < 60
+    assert leaves(path)[0] == 4
+    assert train(config, run_dir=path, quiet=True, mesh=MeshShape(data=2)).finished
+    assert_same_run(alone, path)
