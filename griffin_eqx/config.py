@@ -70,8 +70,8 @@ class DataConfig(_Base, frozen=True):
       task: What is predicted: a task's name, with options as a block of a pattern has them. `griffin tasks`
         lists them.
       corpus: The text, for tasks of text: `shakespeare`, `shakespeare-1m`, `pysource` or `file:PATH`.
-      tokenizer: What cuts the text into tokens: `bytes`, or `file:PATH` of a Hugging Face tokenizer.json or a
-        SentencePiece *.model. The run keeps a copy of the file.
+      tokenizer: What cuts the text into tokens: `bytes`; or `shakespeare`, 2,048 byte pairs made of that corpus; or
+        `file:PATH` of a Hugging Face tokenizer.json or a SentencePiece *.model, of which the run keeps a copy.
       seq_len: Tokens in a row of a batch.
       batch_size: Rows in a batch.
       carry: Continue documents across batches: the cache is handed on, gradients stop at its border.

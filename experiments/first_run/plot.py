@@ -1,6 +1,6 @@
 """Draws validation bits per byte against steps from the metrics of finished runs.
 
-    python experiments/first_run/plot.py runs/griffin-tiny-* runs/hawk-tiny-* runs/mqa-tiny-*
+    python experiments/first_run/plot.py runs/griffin-shakespeare runs/hawk-shakespeare runs/mqa-shakespeare
 
 Writes `curves.svg` and `results.jsonl` beside this file and prints the table of its README. Needs matplotlib
 (`pip install -e .[report]`).
@@ -37,7 +37,7 @@ def main(runs: list[str]) -> None:
     for run in map(Path, runs):
         config = load_file(run / "config.toml")
         points = curve(run)
-        family = run.name.partition("-tiny")[0].capitalize().replace("Mqa", "MQA Transformer")
+        family = run.name.partition("-")[0].capitalize().replace("Mqa", "MQA Transformer")
         steps, seconds, bits = zip(*points, strict=True)
         axes.plot(steps, bits, marker="o", markersize=3, label=f"{family}  {config.model.pattern}")
         results.append(

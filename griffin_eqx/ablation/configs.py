@@ -36,12 +36,12 @@ def compose(plan: Plan, task: str, variant: str) -> Config:
 
 
 def base_config(base: str | None) -> Config:
-    """The configuration behind the name of a base; the default preset for None.
+    """The configuration behind the name of a base; the smallest Griffin for None.
 
     Raises:
       PlanError: If there is no such preset or file, or the file is no configuration.
     """
-    base = base or presets.DEFAULT
+    base = base or "griffin-tiny"
     try:
         return load_file(base) if base.lower().endswith(".toml") else presets.preset(base)
     except (ConfigError, PatternError) as error:

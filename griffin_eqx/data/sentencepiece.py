@@ -1,9 +1,10 @@
-"""SentencePiece models (`*.model`), such as RecurrentGemma's. Extra `sentencepiece`."""
+"""SentencePiece models (`*.model`), such as RecurrentGemma's."""
 
 import functools
 from collections.abc import Iterable
 
 import numpy as np
+import sentencepiece
 from jaxtyping import Int64, UInt
 
 from griffin_eqx.data import subword
@@ -21,14 +22,10 @@ class SentencePieceTokenizer(Tokenizer):
       name: What configs call it.
 
     Raises:
-      DataError: If the file is damaged or has neither id, or the library is missing.
+      DataError: If the file is damaged or has neither id.
     """
 
     def __init__(self, content: bytes, *, name: str):
-        try:
-            import sentencepiece
-        except ImportError:
-            raise subword.not_installed("sentencepiece", name) from None
         self._name = name
         self._content = content
         try:

@@ -4,6 +4,7 @@ import difflib
 from pathlib import Path
 
 from griffin_eqx.data.errors import DataError
+from griffin_eqx.data.shakespeare import load_vocabulary
 from griffin_eqx.data.tokenizer import ByteTokenizer, Tokenizer
 
 HUGGING_FACE, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
@@ -12,16 +13,19 @@ HUGGING_FACE, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
 TOKENIZERS = (HUGGING_FACE, SENTENCEPIECE)
 """Both names, the one that is taken first in front."""
 
-_BYTES, _FILE = "bytes", "file:"
+_BYTES, _SHAKESPEARE, _FILE = "bytes", "shakespeare", "file:"
+
+_NAMED = (_BYTES, _SHAKESPEARE)
 
 
 def open_tokenizer(name: str | Path) -> Tokenizer:
     """Opens a tokenizer. Nothing is ever downloaded.
 
     Args:
-      name: `bytes`, or `file:PATH` (or a `Path`) of
+      name: `bytes`; or `shakespeare`, 2,048 byte pairs made of that corpus's training plays; or `file:PATH` (or
+        a `Path`) of
         a Hugging Face `tokenizer.json`, whatever its name (extra `tokenizers`);
-        a SentencePiece model, `*.model` (extra `sentencepiece`);
+        a SentencePiece model, `*.model`;
         a folder with a `tokenizer.json` or else a `tokenizer.model` in it, such as one of weights.
 
     Raises:
@@ -33,9 +37,13 @@ def open_tokenizer(name: str | Path) -> Tokenizer:
     if isinstance(name, str) and not name.startswith(_FILE):
         if name == _BYTES:
             return ByteTokenizer()
+        if name == _SHAKESPEARE:
+            from griffin_eqx.data.sentencepiece import SentencePieceTokenizer
+
+            return SentencePieceTokenizer(load_vocabulary(), name=name)
         raise DataError(
             f"There is no tokenizer {name!r}.",
-            where=f"known: {_BYTES}, {_FILE}PATH",
+            where=f"known: {', '.join(_NAMED)}, {_FILE}PATH",
             hint=_suggest(name),
         )
     given = str(name).removeprefix(_FILE)
@@ -104,8 +112,8 @@ def _unreadable(path: str, error: Exception) -> DataError:
 
 
 def _suggest(name: str) -> str:
-    if difflib.get_close_matches(name.lower(), [_BYTES], n=1):
-        return f"Did you mean {_BYTES!r}?"
+    if close := difflib.get_close_matches(name.lower(), _NAMED, n=1):
+        return f"Did you mean {close[0]!r}?"
     try:
         is_path = name != "" and Path(name).expanduser().exists()
     except (OSError, RuntimeError, ValueError):

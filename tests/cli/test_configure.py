@@ -20,8 +20,10 @@ def config_of(*argv: str) -> Config:
 def test_nothing_is_the_default_preset():
     config = config_of()
     assert config == msgspec.structs.replace(
-        presets.preset("griffin-tiny"),
-        model=msgspec.structs.replace(presets.preset("griffin-tiny").model, pattern="rg_lru*2 local_mqa"),
+        presets.preset("griffin-shakespeare"),
+        model=msgspec.structs.replace(
+            presets.preset("griffin-shakespeare").model, pattern="rg_lru*2 local_mqa"
+        ),
     )
 
 

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from griffin_eqx.data import DataError, load_corpus, shakespeare
+from griffin_eqx.data import DataError, load_corpus, open_tokenizer, shakespeare
 
 pytestmark = pytest.mark.core
 
@@ -65,15 +65,35 @@ def test_the_smaller_corpus_is_a_part_of_the_larger(corpus):
 
 @pytest.mark.parametrize("place", [0, 1000, -1])
 def test_one_flipped_bit_is_noticed(monkeypatch, place):
-    damaged = bytearray(shakespeare._read())
-    damaged[place] ^= 1
-    monkeypatch.setattr(shakespeare, "_read", lambda: bytes(damaged))
+    read = shakespeare._read
+
+    def damaged(name, what):
+        content = bytearray(read(name, what))
+        content[place] ^= 1
+        return bytes(content)
+
+    monkeypatch.setattr(shakespeare, "_read", damaged)
     for name in ("shakespeare", "shakespeare-1m"):
         with pytest.raises(DataError, match=r"damaged.*\n.*shakespeare.jsonl.xz.*\n.*Reinstall"):
             load_corpus(name)
+    with pytest.raises(DataError, match=r"damaged.*\n.*shakespeare.model.*\n.*Reinstall"):
+        open_tokenizer("shakespeare")
 
 
 def test_a_missing_file_is_named(monkeypatch):
     monkeypatch.setattr(shakespeare, "FILE", "not-there.xz")
+    monkeypatch.setattr(shakespeare, "VOCABULARY", "not-there.model")
     with pytest.raises(DataError, match=r"cannot be read.*\n.*not-there.xz"):
         load_corpus("shakespeare")
+    with pytest.raises(DataError, match=r"cannot be read.*\n.*not-there.model"):
+        open_tokenizer("shakespeare")
+
+
+def test_the_vocabulary_spells_every_play(corpus):
+    tokenizer = open_tokenizer("shakespeare")
+    assert tokenizer.vocab_size == 2048
+    for split in corpus.splits.values():
+        for play in split:
+            ids = tokenizer.encode(play.text)
+            assert tokenizer.num_bytes(ids) == len(play.text) > 2.4 * len(ids)
+            assert tokenizer.decode(ids) == play.text.decode()

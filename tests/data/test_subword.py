@@ -21,6 +21,7 @@ from tests import tokenizer_files
 pytestmark = pytest.mark.core
 
 LOSSLESS = {
+    "shakespeare": lambda folder: "shakespeare",
     "byte-level": tokenizer_files.byte_level,
     "byte-fallback": tokenizer_files.byte_fallback,
     "sentencepiece": tokenizer_files.sentencepiece_model,
@@ -131,10 +132,10 @@ def test_bytes_are_a_tokenizer_by_name():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("byts", "There is no tokenizer 'byts'.\n  known: bytes, file:PATH\n  Did you mean 'bytes'?"),
+        ("byts", "There is no tokenizer 'byts'.\n  known: bytes, shakespeare, file:PATH\n  Did you mean 'bytes'?"),
         (
             "there.json",
-            "There is no tokenizer 'there.json'.\n  known: bytes, file:PATH\n"
+            "There is no tokenizer 'there.json'.\n  known: bytes, shakespeare, file:PATH\n"
             "  Did you mean 'file:there.json'?",
         ),
         ("file:", "No path is given.\n  after file:\n  Give a file, file:PATH."),
@@ -179,13 +180,12 @@ def test_a_damaged_file_is_one_error_that_names_it(tmp_path, name, content):
     assert hint
 
 
-@pytest.mark.parametrize(("suffix", "package"), [("json", "tokenizers"), ("model", "sentencepiece")])
-def test_a_missing_library_says_what_to_install(tmp_path, monkeypatch, suffix, package):
-    (tmp_path / f"t.{suffix}").write_bytes(b"{}")
-    monkeypatch.setitem(sys.modules, package, None)  # what an import then meets is an ImportError
+def test_a_missing_library_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "t.json").write_bytes(b"{}")
+    monkeypatch.setitem(sys.modules, "tokenizers", None)  # what an import then meets is an ImportError
     with pytest.raises(DataError) as caught:
-        open_tokenizer(tmp_path / f"t.{suffix}")
+        open_tokenizer(tmp_path / "t.json")
     assert str(caught.value) == (
-        f"To read this tokenizer takes the package {package}, which is not installed.\n"
-        f"  at file:{tmp_path / f't.{suffix}'}\n  Install it: pip install 'griffin_eqx[{package}]'"
+        "To read this tokenizer takes the package tokenizers, which is not installed.\n"
+        f"  at file:{tmp_path / 't.json'}\n  Install it: pip install 'griffin_eqx[tokenizers]'"
     )
