@@ -6,20 +6,24 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import msgspec
+import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from griffin_eqx.block import SequenceLayout
 from griffin_eqx.mesh import MeshShape
-from griffin_eqx.model import LanguageModel
+from griffin_eqx.model import LanguageModel, in_int8
+from griffin_eqx.sampling.on_mesh import OnMesh
+from griffin_eqx.sampling.session import feed
 from griffin_eqx.sharding import constrain, make_mesh, rows_axis, shardings
 from griffin_eqx.training.objective import TokenBatch, batch_nll
 from tests.meshes import collectives
 from tests.models import divisible
 from tests.test_sharded_model import packed_batch
 
-ROWS, SEQ_LEN, WIDTH = 8, 32, 64
+ROWS, SEQ_LEN, WIDTH, VOCABULARY = 8, 32, 64, 1024
 FLOAT = 4
 STREAM = ROWS * SEQ_LEN * WIDTH * FLOAT
 """Bytes of the residual stream."""
@@ -133,3 +137,38 @@ def test_nothing_of_a_model_is_ever_gathered_but_parameters():
     halos = 2 * 9 * (ROWS // 2) * 2 * 8 * FLOAT
     assert max(found.pop("collective-permute")) <= halos
     assert not found
+
+
+@cache
+def to_write_a_token(shape: tuple[int, int, int], narrow: bool) -> dict[str, list[int]]:
+    """What a model of one recurrent layer communicates, which every row takes through once."""
+    config = divisible("rg_lru").model
+    model = LanguageModel.init(msgspec.structs.replace(config, vocab_size=VOCABULARY), key=jax.random.key(0))
+    on_mesh = OnMesh(MeshShape(*shape), model)
+    model = on_mesh.model(in_int8(model) if narrow else model)
+    state = on_mesh.empty(model, ROWS, 16)
+    token, one = on_mesh.tokens(np.zeros((ROWS, 1), np.int32)), on_mesh.rows(np.ones(ROWS, np.int32))
+    arrays, static = eqx.partition(model, eqx.is_array)
+    with on_mesh.in_effect():
+        return collectives(
+            lambda arrays, state, token, one: feed(eqx.combine(arrays, static), state, token, one),
+            arrays,
+            state,
+            token,
+            one,
+        )
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_over_model_a_token_sums_the_stream_for_each_half_of_a_layer_and_gathers_its_scores(narrow):
+    found = to_write_a_token((1, 1, 8), narrow)
+    stream = ROWS * WIDTH * FLOAT
+    # The embedding's lookup, the recurrent block, the MLP.
+    assert found == {"all-reduce": [stream] * 3, "all-gather": [ROWS * VOCABULARY * FLOAT]}
+
+
+def test_over_data_matrices_of_8_bits_are_gathered_as_they_are():
+    wide, narrow = (to_write_a_token((8, 1, 1), narrow) for narrow in (False, True))
+    assert wide.keys() == narrow.keys() == {"all-gather"}
+    # Scales, gates and vectors stay in float32.
+    assert sum(narrow["all-gather"]) < 0.3 * sum(wide["all-gather"])

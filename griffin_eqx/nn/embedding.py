@@ -39,11 +39,9 @@ class Embedding(eqx.Module):
 
     def encode(self, tokens: Int[Array, " seq_len"], dtype: Any) -> Float[Array, "seq_len width"]:
         """Looks tokens up; ids outside of the vocabulary are the caller's error and give row 0 or the last."""
-        if isinstance(self.weight, Int8Matrix):
-            return self.weight.row(tokens, dtype)
         if (mesh := mesh_in_effect()) is not None and tokens.size:
             return _encode_over_mesh(mesh, self.weight, jnp.clip(tokens, 0, self.weight.shape[0] - 1), dtype)
-        return self.weight.at[tokens].get(mode="clip").astype(dtype)
+        return _rows(self.weight, tokens, dtype)
 
     def decode(self, hidden: Float[Array, "*leading width"]) -> Float[Array, "*leading vocab_size"]:
         """Scores every token: the product with the matrix, filler left out."""
@@ -63,6 +61,12 @@ class Embedding(eqx.Module):
         return logits[..., : self.vocab_size]
 
 
+def _rows(weight, index, dtype):
+    if isinstance(weight, Int8Matrix):
+        return weight.row(index, dtype)
+    return weight.at[index].get(mode="clip").astype(dtype)
+
+
 def _encode_over_mesh(mesh, weight, tokens, dtype):
     """Each shard looks up what its own rows hold of its own tokens; left to itself the compiler gathers all of both."""
     rows, time = splits_channels(mesh, weight.shape[0]), splits_time(mesh, tokens.shape[0])
@@ -72,10 +76,10 @@ def _encode_over_mesh(mesh, weight, tokens, dtype):
         count = weight.shape[0]
         first = jax.lax.axis_index(rows) * count if rows else 0
         held = (tokens >= first) & (tokens < first + count)
-        found = weight.at[tokens - first].get(mode="clip").astype(dtype)
+        found = _rows(weight, tokens - first, dtype)
         return jnp.where(held[:, None], found, 0)[None]
 
-    in_specs = PartitionSpec(rows, None), PartitionSpec(time)
+    in_specs = PartitionSpec(rows), PartitionSpec(time)
     parts = shard_map(body, mesh, in_specs, PartitionSpec(rows, time, None))(weight, tokens)
     # Summed out here: its derivative then is a copy, where that of a sum inside would be a second one.
     return parts.sum(0)

@@ -9,6 +9,8 @@ import numpy as np
 from griffin_kernels.rows import narrow_matmul, rows_matmul
 from jaxtyping import Array, Float, Int, Int8
 
+from griffin_eqx.sharding import constrain
+
 LARGEST = 127
 """Of a stored value: as far below zero as above, so that -128 is never used."""
 
@@ -92,7 +94,8 @@ class Int8Matrix(eqx.Module):
 
     def product(self, x: Float[Array, "*leading inputs"]) -> Float[Array, "*leading channels"]:
         """What all output channels make of `x`, in its dtype."""
-        y = narrow_matmul(x, self.values)
+        # What lies over `data` is gathered in 8 bits, and widened behind that.
+        y = narrow_matmul(x, constrain(self.values, *self.axes))
         return (y * jnp.broadcast_to(self.scale.astype(y.dtype), y.shape)).astype(x.dtype)
 
 
