@@ -115,6 +115,7 @@ def main() -> None:
         }
         streamed, products = streaming_products(jnp.float32)
         samples: dict[Any, list[float]] = {}
+        rows: list[bool] = []  # of each text, whether all three wrote the same
         for turn in range(given.rounds + 1):
             for name, run in products.items():
                 samples.setdefault(name, []).append(_seconds(run)[0])
@@ -122,14 +123,17 @@ def main() -> None:
                 prompts = (
                     np.random.RandomState(0).randint(1, MODEL.vocab_size, (batch, PROMPT)).astype(np.int32)
                 )
+                texts = {}
                 for name, (read, write) in programs.items():
                     reading, state = _seconds(lambda read=read, prompts=prompts: read(prompts))
-                    writing, _ = _seconds(lambda write=write, state=state: write(state))
+                    writing, texts[name] = _seconds(lambda write=write, state=state: write(state))
                     if name == "Hugging Face":
                         writing -= reading
                     samples.setdefault((name, batch, "read"), []).append(reading)
                     samples.setdefault((name, batch, "write"), []).append(writing)
                     print(turn, name, batch, f"read {reading:.2f} s, write {writing:.2f} s", flush=True)
+                for row in zip(*texts.values(), strict=True):
+                    rows.append(all(text == row[0] for text in row))
     bandwidth = max(streamed / statistics.median(samples[name][1:]) for name in products)
     lines = [_HEAD.format(bandwidth=bandwidth / 1e9, rounds=given.rounds)]
     for batch in given.batches:
@@ -147,6 +151,7 @@ def main() -> None:
                 f"| {batch} | {name} | {read:.2f} | {best['read'] / read:.2f} | {batch * NEW / write:.0f} "
                 f"| {best['write'] / write:.2f} | {limit * NEW / write:.2f} | {first:.0f} |"
             )
+    lines.append(f"\nAll three wrote the same {NEW} tokens in {sum(rows)} of {len(rows)} rows.")
     RESULTS.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -132,7 +132,10 @@ def test_bytes_are_a_tokenizer_by_name():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("byts", "There is no tokenizer 'byts'.\n  known: bytes, shakespeare, file:PATH\n  Did you mean 'bytes'?"),
+        (
+            "byts",
+            "There is no tokenizer 'byts'.\n  known: bytes, shakespeare, file:PATH\n  Did you mean 'bytes'?",
+        ),
         (
             "there.json",
             "There is no tokenizer 'there.json'.\n  known: bytes, shakespeare, file:PATH\n"
