@@ -19,9 +19,20 @@ from griffin_eqx.verify.comparison import assert_close
 from griffin_eqx.verify.law import Law
 from griffin_eqx.verify.sequence_laws import SAME_PROGRAM, TOLERANCE
 from griffin_eqx.verify.strategies import ROW, Chunk, whole_rows
-from griffin_eqx.verify.subject import Subject, chunk, empty_cache, forward, inner, pullback, stream
+from griffin_eqx.verify.subject import (
+    PROBE,
+    Subject,
+    chunk,
+    continuation,
+    empty_cache,
+    forward,
+    inner,
+    next_position,
+    pullback,
+    stream,
+)
 
-BATCH_ROW = 8
+BATCH_ROW = PROBE
 BOUND = 5
 """A `max_seq_len` that documents outgrow."""
 
@@ -86,12 +97,33 @@ def _independent_rows(subject: Subject, cases: Any) -> None:
             got = _row(i, beside_nan)
             assert_close((got[0][:tokens], got[2]), (y[:tokens], dx), f"{what} beside a NaN", tol=TOLERANCE)
             assert_close(got[1], cache, f"cache of row {i} beside a NaN", tol=TOLERANCE)
+    _among_other_caches(subject, cases, block, batch, results[1])
+
+
+def _among_other_caches(subject, cases, block, batch, caches):
+    """Rows that go on, and one that begins beside them: none may tell what caches the others have."""
+    rng, begins = cases[0].rng, cases[0].pick % 3
+    positions = [0 if i == begins else next_position(case.row.positions) for i, case in enumerate(cases)]
+    xs = np.stack([subject.tokens(rng, BATCH_ROW) for _ in cases])
+    layouts = jax.tree.map(lambda *rows: np.stack(rows), *map(continuation, positions))
+    caches = jax.tree.map(lambda z, empty: np.where(_at(begins, z), empty, z), caches, batch[2])
+    continued = xs, layouts, caches, np.stack([subject.tokens(rng, BATCH_ROW) for _ in cases])
+    results = _by_row(block, *continued)
+    for i in range(3):
+        copies = jax.tree.map(lambda z, i=i: np.stack([z[i]] * 3), continued)
+        what = f"(outputs, cache, gradient of x) of row {i} beside other caches, row {begins} begins"
+        assert_close(_row(i, results), _row(i, _by_row(block, *copies)), what, tol=TOLERANCE)
+
+
+def _at(row: int, z: np.ndarray) -> np.ndarray:
+    return (np.arange(3) == row).reshape(3, *[1] * (z.ndim - 1))
 
 
 independent_rows = Law(
     "independent_rows",
     "vmap(block)(xs)[p] = vmap(block)(xs[p]) for a permutation p, gradients alike; a NaN in a row leaves the "
-    "outputs, caches and gradients of the other rows as they are",
+    "outputs, caches and gradients of the other rows as they are; a row that goes on from a cache gives beside rows "
+    "with other caches what it gives beside copies of itself",
     SAME_PROGRAM,
     lambda subject: _three_rows(),
     _independent_rows,
