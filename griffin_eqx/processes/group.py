@@ -95,7 +95,8 @@ class Group:
         try:
             self._lines[number].send(message)
         except OSError:
-            self._lose(number, None)
+            if not self._is_lost.wait(_SOON_SECONDS):  # its last words may still be on the line
+                self._lose(number, None)
             raise self._told_lost() from None
 
     def _received(self, number: int, question: str) -> dict[str, Any]:
@@ -155,8 +156,8 @@ class Group:
     def _lose(self, number: int, reason: str | None) -> None:
         """Process `number` has ended, or is about to; `reason` where it said why."""
         with self._losing:
-            if self._lost is not None:
-                return
+            if self._lost is not None or self._failure is not None:
+                return  # the end has been told
             why = (
                 f"it stopped by an error: {reason}"
                 if reason

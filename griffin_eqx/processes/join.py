@@ -26,7 +26,7 @@ def join(
     num_processes: int | None = None,
     process_index: int | None = None,
     *,
-    seconds: float | None = None,
+    seconds: float | int | None = None,
 ) -> Group:
     """Joins the other processes of a training, before anything in JAX asks for devices.
 
@@ -88,7 +88,7 @@ def join(
 
 
 def _place(
-    coordinator: str | None, num_processes: int | None, process_index: int | None, seconds: float
+    coordinator: str | None, num_processes: int | None, process_index: int | None, seconds: float | int
 ) -> tuple[Place, Any]:
     """`(place, local devices)`; None for the devices leaves them to JAX."""
     if coordinator is not None and num_processes is not None and process_index is not None:
@@ -104,7 +104,7 @@ def _place(
     return _found(seconds)
 
 
-def _found(seconds: float) -> tuple[Place, Any]:
+def _found(seconds: float | int) -> tuple[Place, Any]:
     """Where JAX's own detection puts this process."""
     # The one entry that detects and connects nothing; `initialize()` without arguments does both in one.
     from jax._src.clusters import ClusterEnv

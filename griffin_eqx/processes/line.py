@@ -22,7 +22,7 @@ class Line:
 
     def __init__(self, connection: socket.socket):
         self._socket = connection
-        self._file = connection.makefile("rb")
+        self._received = bytearray()
         self._sending = threading.Lock()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -60,10 +60,16 @@ class Line:
           OSError: If the line is cut; EOFError: if the other end has closed it.
           ValueError: If what comes is something else.
         """
-        text = self._file.readline(_MOST_BYTES)
-        if not text:
-            raise EOFError
-        message = json.loads(text) if text.endswith(b"\n") else None
+        while (end := self._received.find(b"\n")) < 0:
+            if len(self._received) > _MOST_BYTES:
+                raise ValueError("not a line of ours")
+            some = self._socket.recv(1 << 16)
+            if not some:
+                raise EOFError
+            self._received += some
+        text = bytes(self._received[:end])
+        del self._received[: end + 1]
+        message = json.loads(text)
         if not isinstance(message, dict):
             raise ValueError("not a line of ours")
         return message

@@ -5,7 +5,9 @@ first, at the address where JAX's coordinator is going to be, and only lets JAX 
 """
 
 import dataclasses
+import errno
 import ipaddress
+import os
 import selectors
 import socket
 import time
@@ -76,7 +78,7 @@ class Place:
             return False
 
 
-def meet(place: Place, seconds: float) -> list[Line]:
+def meet(place: Place, seconds: float | int) -> list[Line]:
     """Waits until all processes have come.
 
     Args:
@@ -93,7 +95,7 @@ def meet(place: Place, seconds: float) -> list[Line]:
     return _receive(place, seconds) if place.index == 0 else [_call(place, seconds)]
 
 
-def _receive(place: Place, seconds: float) -> list[Line]:
+def _receive(place: Place, seconds: float | int) -> list[Line]:
     deadline = time.monotonic() + seconds
     come: dict[int, Line] = {}
     with _listening(place) as listener, selectors.DefaultSelector() as waiting:
@@ -154,23 +156,23 @@ def _listening(place: Place) -> socket.socket:
         return socket.create_server(("", port), backlog=1024)
     except OSError as error:
         raise ProcessError(
-            f"Process 0 cannot listen for the others: {error.strerror or error}.\n  {place.coordinator}\n"
+            f"Process 0 cannot listen for the others: {_reason(error)}.\n  {place.coordinator}\n"
             "  Is another process 0 running, or another program at that port? Take another port for all."
         ) from None
 
 
-def _call(place: Place, seconds: float) -> Line:
+def _call(place: Place, seconds: float | int) -> Line:
     host, port = place.address
     deadline = time.monotonic() + seconds
     while True:
         left = max(0.1, deadline - time.monotonic())
         try:
-            line = Line(socket.create_connection((host, port), timeout=left))
+            line = Line(_connected(host, port, left))
             break
         except OSError as error:
             if time.monotonic() + _RETRY_SECONDS >= deadline:
                 raise ProcessError(
-                    f"Process 0 did not answer within {seconds:g} s: {error.strerror or error}.\n"
+                    f"Process 0 did not answer within {seconds:g} s: {_reason(error)}.\n"
                     f"  {place.coordinator}, from process {place.index} of {place.count}\n"
                     "  Is it started, is this its address, and may this machine connect to it?"
                 ) from None
@@ -201,6 +203,20 @@ def _call(place: Place, seconds: float) -> Line:
         )
     line.wait_at_most(None)
     return line
+
+
+def _connected(host: str, port: int, seconds: float | int) -> socket.socket:
+    connection = socket.create_connection((host, port), timeout=seconds)
+    if connection.getsockname() == connection.getpeername():
+        # Nobody listens, and the kernel has given the very same port to this end: it talks to itself.
+        connection.close()
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    return connection
+
+
+def _reason(error: OSError) -> str:
+    known = isinstance(error.errno, int) and error.errno in errno.errorcode
+    return os.strerror(error.errno) if known and error.errno else str(error)
 
 
 def _refuse(come: dict[int, Line], text: str) -> None:

@@ -1,8 +1,8 @@
 """Several processes train as one: the same bits, whoever is killed or stopped on the way, and however many go on."""
 
 import os
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +17,7 @@ from griffin_eqx.training import checkpoints
 from griffin_eqx.training.loop import train
 from griffin_eqx.training.metrics import read_metrics
 from griffin_eqx.training.outcome import read_outcome
+from tests.processes.ports import free_port
 
 STEPS = 9
 
@@ -95,12 +96,6 @@ class Processes:
         return found
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def leaves(run_dir):
     """The newest step, and the SHA-256 of every array of its checkpoint."""
     folder = Path(run_dir) / "checkpoints"
@@ -175,3 +170,24 @@ def test_what_one_process_loses_the_others_have_saved(config, alone, tmp_path):
     assert leaves(path)[0] == 4
     assert train(config, run_dir=path, quiet=True, mesh=MeshShape(data=2)).finished
     assert_same_run(alone, path)
+
+
+@pytest.mark.thorough
+def test_two_processes_hand_over_to_four(config, tmp_path):
+    """On another mesh: the four are one process with as many devices, from the same checkpoint on."""
+    path, copy = tmp_path / "run", tmp_path / "copy"
+    first = Processes(2, config, path, pause=0.2)
+    wait_for_step(path, 3, first)
+    first.started[0].send_signal(signal.SIGINT)
+    assert [code for code, _, _ in first.ended()] == [130, 130]
+    shutil.copytree(path, copy)
+    before = leaves(path)
+
+    many = Processes(4, config, path, "data=2,model=2", deaths={3: 8})
+    codes = [code for code, _, _ in many.ended()]
+    assert codes == [6, 6, 6, -signal.SIGKILL]
+    assert before[0] < leaves(path)[0] == 8
+    for code, _, err in Processes(4, config, path, "data=2,model=2").ended():
+        assert (code, err) == (0, "")
+    assert train(config, run_dir=copy, quiet=True, mesh=MeshShape(data=2, model=2)).finished
+    assert_same_run(path, copy)
