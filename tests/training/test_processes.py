@@ -19,6 +19,9 @@ from griffin_eqx.training.metrics import read_metrics
 from griffin_eqx.training.outcome import read_outcome
 from tests.processes.ports import free_port
 
+# One worker runs them all: they share a run, and each keeps two cores busy by itself.
+pytestmark = pytest.mark.xdist_group("processes")
+
 STEPS = 9
 
 
