@@ -65,6 +65,7 @@ def examine() -> Iterator[Finding]:
     yield from _guarded("python", python)
     yield from _guarded("packages", versions)
     yield from _guarded("devices", devices)
+    yield from _guarded("processes", cluster)
     yield from _guarded("blocks", partial(offers, registry, "block"))
     yield from _guarded("tasks", partial(offers, tasks, "task"))
     yield from _guarded("scan", scan)
@@ -136,6 +137,20 @@ def devices() -> Iterator[Finding]:
     found = jax.devices()
     kinds = sorted({device.device_kind for device in found})
     yield Finding("devices", True, f"{len(found)} x {', '.join(kinds)} ({jax.default_backend()})")
+
+
+def cluster() -> Iterator[Finding]:
+    """The processes that `griffin train --processes auto` would join."""
+    from griffin_eqx.processes import ProcessError, detect
+
+    try:
+        place, _ = detect()
+    except ProcessError as error:
+        # What is wrong with a cluster matters to those alone who are in one, and they are told when they join.
+        yield Finding("processes", True, f"one, on its own: {str(error).splitlines()[0]}")
+    else:
+        detail = f"{place.count}, this is {place.index}; they meet at {place.coordinator} (--processes auto)"
+        yield Finding("processes", True, detail)
 
 
 def offers(known: Any, noun: str) -> Iterator[Finding]:

@@ -10,5 +10,6 @@ from griffin_eqx.processes.group import Group as Group
 from griffin_eqx.processes.group import LostProcessError as LostProcessError
 from griffin_eqx.processes.join import AUTO as AUTO
 from griffin_eqx.processes.join import current as current
+from griffin_eqx.processes.join import detect as detect
 from griffin_eqx.processes.join import join as join
 from griffin_eqx.processes.meeting import ProcessError as ProcessError

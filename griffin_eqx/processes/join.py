@@ -101,11 +101,18 @@ def _place(
             "  where process 0 can be reached, how many processes there are, and which one this is\n"
             "  Write --processes 2 --coordinator HOST:PORT --process-index 0, or --processes auto in a cluster."
         )
-    return _found(seconds)
+    return detect(seconds)
 
 
-def _found(seconds: float | int) -> tuple[Place, Any]:
-    """Where JAX's own detection puts this process."""
+def detect(seconds: float | int = 0) -> tuple[Place, Any]:
+    """Where JAX's own detection puts this process, and which devices it gives it (None: all); joins nothing.
+
+    Args:
+      seconds: How long to wait until the coordinator's name is known, in Kubernetes.
+
+    Raises:
+      ProcessError: If JAX sees no cluster.
+    """
     # The one entry that detects and connects nothing; `initialize()` without arguments does both in one.
     from jax._src.clusters import ClusterEnv
 

@@ -26,6 +26,7 @@ def test_a_good_machine_passes(griffin):
         "jax",
         "equinox",
         "devices",
+        "processes",
         "block rg_lru",
         "task text",
         "scan kernel",

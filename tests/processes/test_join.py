@@ -1,9 +1,13 @@
 """How a command is told of other processes; without being told it never joins any."""
 
+import re
+from pathlib import Path
+
 import jax
 import pytest
 
 from griffin_eqx.cli import main
+from griffin_eqx.cli.doctor import cluster
 from griffin_eqx.processes import ALONE, ProcessError, current, join
 from tests.processes.ports import free_port
 
@@ -55,6 +59,8 @@ def test_a_cluster_is_detected_by_jax(slurm):
     slurm(2)
     with pytest.raises(ProcessError, match="within 1 s process 1 did not come") as caught:
         join(seconds=1)
+    (found,) = cluster()
+    assert found.detail == "2, this is 0; they meet at localhost:61447 (--processes auto)"
     assert "localhost:61447" in str(caught.value)  # JAX's: the job's number from 61440 on
     assert current() is ALONE
 
@@ -63,3 +69,12 @@ def test_one_task_in_a_cluster_is_a_process_on_its_own(slurm):
     slurm(1)
     assert join() is ALONE
     assert not jax.distributed.is_initialized()
+
+
+def test_the_page_names_options_that_are_there(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "processes.md").read_text(encoding="utf-8")
+    main(["train", "--help"])
+    there = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    # Those of SLURM are on its two lines, in front of the command.
+    ours = re.sub(r"^#SBATCH.*$|^srun \S+", "", page, flags=re.MULTILINE)
+    assert set(re.findall(r"--[a-z][a-z-]+", ours)) <= there
