@@ -52,7 +52,7 @@ def open_tokenizer(name: str | Path) -> Tokenizer:
     label = f"{_FILE}{given}"
     # The libraries are imported only for a file of theirs.
     if path.suffix.lower() == ".json":
-        from griffin_eqx.data.huggingface import HuggingFaceTokenizer
+        from griffin_eqx.data.tokenizer_json import HuggingFaceTokenizer
 
         return HuggingFaceTokenizer(content, name=label)
     if path.suffix.lower() == ".model":
