@@ -21,6 +21,7 @@ from griffin_eqx.processes.line import Line
 _GRACE_SECONDS = 5.0
 # The loss of a line and the failure of a computation are seen in either order.
 _SOON_SECONDS = 2.0
+_INTERRUPTED = 130  # by Ctrl-C, as shells have it
 
 
 class LostProcessError(GriffinError):
@@ -133,7 +134,8 @@ class Group:
 
     def _fail(self, error: BaseException) -> None:
         """Tells the others why this process is going to end."""
-        self._failure = getattr(error, "exit_code", 1)
+        interrupted = isinstance(error, KeyboardInterrupt)
+        self._failure = _INTERRUPTED if interrupted else getattr(error, "exit_code", 1)
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
         reason = f"{type(error).__name__}: {first}" if first else type(error).__name__
         for line in self._lines.values():
@@ -158,14 +160,14 @@ class Group:
         with self._losing:
             if self._lost is not None or self._failure is not None:
                 return  # the end has been told
-            why = (
-                f"it stopped by an error: {reason}"
+            why, then = (
+                (f"it stopped by an error: {reason}", "Mend what it says; then the")
                 if reason
-                else "it was killed, or its machine is out of reach"
+                else ("it was killed, or its machine is out of reach", "The")
             )
             self._lost = LostProcessError(
                 f"Process {number} of this training is gone, so process {self.index} ends as well.\n"
-                f"  {why}\n  The last complete checkpoint is whole: the same command for all goes on from there."
+                f"  {why}\n  {then} same command for all goes on from the last complete checkpoint."
             )
             self._is_lost.set()
         for inbox in self._inbox.values():

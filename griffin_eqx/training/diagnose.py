@@ -41,7 +41,7 @@ def first_not_finite(model: LanguageModel, batch: TokenBatch) -> str:
                 )
     if (valid & ~logits).any():
         return "all layers are finite and the logits are not"
-    grads = eqx.filter_jit(eqx.filter_grad(lambda model: batch_nll(model, batch, None)[0]))(model)
+    grads = _grads(model, batch)
     if bad := _not_finite(grads):
         return f"the loss is finite and its gradient is not, first that of {bad}"
     return "run again by itself, the batch is finite: what was carried over from the batch before was not"
@@ -57,6 +57,12 @@ def _forward(model: LanguageModel, batch: TokenBatch):
         return jax.tree.map(lambda z: jnp.isfinite(z).all(-1), (kept, logits))
 
     return jax.vmap(row)(batch.tokens, batch.positions, batch.length)
+
+
+@eqx.filter_jit
+@eqx.filter_grad
+def _grads(model: LanguageModel, batch: TokenBatch):
+    return batch_nll(model, batch, None)[0]
 
 
 def _not_finite(model: LanguageModel) -> str | None:

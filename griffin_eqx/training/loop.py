@@ -35,6 +35,7 @@ from griffin_eqx.training.outcome import RunOutcome, SetOutcome, read_outcome, w
 from griffin_eqx.training.profiling import Profiler
 from griffin_eqx.training.progress import Clock, Progress
 from griffin_eqx.training.resolve import resolve
+from griffin_eqx.training.result import Result, number, said, tell
 from griffin_eqx.training.run_data import RunData
 from griffin_eqx.training.start import Start, read_start, started
 from griffin_eqx.training.step import Metrics, TrainState, init_state, make_step
@@ -46,30 +47,6 @@ Watch = Callable[[int, float, float], None]
 """Told how training goes: steps done, loss in nats a target, tokens a second."""
 
 _WATCH_SECONDS = 0.2
-
-
-class Result(NamedTuple):
-    """What a run came to.
-
-    Attributes:
-      run_dir: Its directory.
-      step: Batches seen.
-      finished: Whether it reached the last step; otherwise the same call goes on with it.
-      metric: What its task is judged by.
-      best: Its value in the best evaluation on the validation split; None before the first.
-      last: Its value in the last evaluation; None where it is not finite, too.
-      tokens_per_second: Training speed, evaluations and saves left out; None when nothing was trained.
-      compile_seconds: Time to compile the step; 0 when nothing was trained.
-    """
-
-    run_dir: Path
-    step: int
-    finished: bool
-    metric: Metric
-    best: float | None
-    last: float | None
-    tokens_per_second: float | None
-    compile_seconds: float
 
 
 def train(
@@ -123,7 +100,7 @@ def train(
             raise ProcessError(
                 f"JAX has {jax.process_count()} processes, and this training knows of {group.count}.\n"
                 f"  process {jax.process_index()}\n"
-                "  Join them with griffin_eqx.processes.join in place of jax.distributed.initialize."
+                "  Join them: --processes auto, or griffin_eqx.processes.join in place of jax.distributed.initialize."
             )
         if group.is_several:
             mesh = mesh or MeshShape(data=jax.device_count())
@@ -254,7 +231,13 @@ class _Run:
             trained * self.tokens_a_step / self.seconds if trained else None,
             self.compile_seconds,
         )
-        self.tell(result, sample)
+        tell(
+            self.progress.say,
+            result,
+            steps=steps,
+            best_step=self.standing.best_step,
+            sample=None if self.data.tokenizer is None else sample,
+        )
         return result
 
     def finish(self, sample: Path, model: LanguageModel | None) -> None:
@@ -428,7 +411,7 @@ class _Run:
             best_step=self.step if better else self.standing.best_step,
         )
         self.progress.say(
-            f"step {self.step:,}: validation loss {_number(found.loss)}, {said(self.metric, value)}"
+            f"step {self.step:,}: validation loss {number(found.loss)}, {said(self.metric, value)}"
             + (", the best so far" if better and best is not None else "")
         )
         return better
@@ -458,47 +441,8 @@ class _Run:
         # The model's vocabulary may be larger than the tokenizer's.
         return tokenizer.decode([token for token in tokens if token < tokenizer.vocab_size])
 
-    def tell(self, result: Result, sample: Path) -> None:
-        """Prints what came out and what to type next."""
-        say = self.progress.say
-        if not result.finished:
-            config = self.path / layout.CONFIG
-            say(f"stopped at step {result.step:,} of {self.config.train.steps:,}; to go on:")
-            say(f"  griffin train {config} --run-dir {self.path}")
-            return
-        if self.data.tokenizer is not None and sample.exists():
-            say(f"\n{_printable(sample.read_text(encoding='utf-8'))}\n")
-        last, best = result.last, result.best
-        if last is not None and best is not None:
-            at = f"best {best:.4f} at step {self.standing.best_step:,}"
-            say(f"validation {said(self.metric, last)}, {at}")
-        if result.tokens_per_second is not None:
-            speed = f"{result.tokens_per_second:,.0f} tokens a second"
-            say(f"{speed}, {result.compile_seconds:.1f} s of compiling")
-        if self.data.tokenizer is not None:
-            say(f"next: griffin sample {self.path}")
-
 
 _VALIDATION = ("loss", "bits_per_byte", "accuracy", "exact", "targets", "bytes")
-_WORDS: dict[Metric, str] = {
-    "accuracy": "of the targets right",
-    "exact": "of the rows right",
-    "bits_per_byte": "bits/byte",
-    "loss": "nats a target",
-}
-
-
-def said(metric: Metric, value: float | None) -> str:
-    """A value of a metric in words.
-
-    >>> said("bits_per_byte", 1.5)
-    '1.5000 bits/byte'
-    """
-    return f"{_number(value)} {_WORDS[metric]}"
-
-
-def _number(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.4f}"
 
 
 def _is_better(metric: Metric, value: float, than: float) -> bool:
@@ -507,8 +451,3 @@ def _is_better(metric: Metric, value: float, than: float) -> bool:
 
 def _due(every: int, step: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _printable(text: str) -> str:
-    """Text without what would steer a terminal: a model of bytes writes anything."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -55,7 +55,7 @@ def test_an_error_in_one_ends_all_with_its_reason(fails):
             assert str(error) == (
                 f"Process {fails} of this training is gone, so process {index} ends as well.\n"
                 "  it stopped by an error: ConfigError: train.steps is too small.\n"
-                "  The last complete checkpoint is whole: the same command for all goes on from there."
+                "  Mend what it says; then the same command for all goes on from the last complete checkpoint."
             )
             assert isinstance(error, LostProcessError)
             assert error.exit_code == 6

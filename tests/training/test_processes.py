@@ -168,7 +168,7 @@ def test_what_one_process_loses_the_others_have_saved(config, alone, tmp_path):
     (code, _, err), (code_1, _, _) = Processes(2, config, path, deaths={1: 4}).ended()
     assert (code, code_1) == (6, -signal.SIGKILL)
     assert "Process 1 of this training is gone, so process 0 ends as well.\n" in err
-    assert "the same command for all goes on from there" in err
+    assert "The same command for all goes on from the last complete checkpoint." in err
     assert time.monotonic() - started < 60
     assert leaves(path)[0] == 4
     assert train(config, run_dir=path, quiet=True, mesh=MeshShape(data=2)).finished
@@ -194,3 +194,11 @@ def test_two_processes_hand_over_to_four(config, tmp_path):
         assert (code, err) == (0, "")
     assert train(config, run_dir=copy, quiet=True, mesh=MeshShape(data=2, model=2)).finished
     assert_same_run(path, copy)
+
+
+@pytest.mark.thorough
+def test_a_run_that_diverges_says_where_in_all_processes(make_config, tmp_path):
+    config = make_config(pattern="rg_lru*2", batch_size=4, learning_rate=1e30, max_skipped=0)
+    for code, _, err in Processes(2, config, tmp_path / "run").ended():
+        assert code == 5
+        assert "Training stopped being finite: an update had to be skipped" in err
