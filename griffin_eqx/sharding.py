@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 from griffin_kernels.mesh import mesh_in_effect
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
@@ -161,7 +162,13 @@ def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
             f"  Meshes of {count}: {'  '.join(map(str, like))}"
         )
     kinds = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(tuple(shape), AXES, axis_types=kinds, devices=devices[: shape.num_devices])
+    devices = devices[: shape.num_devices]
+    try:
+        return jax.make_mesh(tuple(shape), AXES, axis_types=kinds, devices=devices)
+    except NotImplementedError:
+        # No axis of the torus is that long, as for data=8,model=2 on 4x4 chips: one of its axes serves two of the mesh.
+        laid = create_device_mesh(tuple(shape), devices, allow_split_physical_axes=True)
+        return Mesh(laid, AXES, axis_types=kinds)
 
 
 def constrain(x: Array, *axes: str | None) -> Array:

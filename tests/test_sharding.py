@@ -1,5 +1,8 @@
 """Arrays lie on a mesh as their shape annotations say: parameters, optimizer state, caches, a stranger's block."""
 
+import dataclasses
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -156,6 +159,29 @@ def test_a_head_is_never_cut():
 def test_more_devices_than_there_are_is_refused():
     with pytest.raises(MeshError, match="The mesh data=64 has 64 devices and this program 8"):
         make_mesh(MeshShape(64))
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What JAX asks of a TPU's chip to lay a mesh over a torus of them."""
+
+    id: int
+    coords: tuple[int, ...]
+    device_kind: str
+    platform: str = "tpu"
+    core_on_chip: int = 0
+    process_index: int = 0
+    slice_index: int = 0
+
+
+@pytest.mark.parametrize("kind", ["TPU v5 lite", "TPU v6 lite", "TPU v5"])
+@pytest.mark.parametrize("torus", [(4, 4, 1), (2, 4, 1), (2, 4, 4), (4, 4, 4)])
+def test_a_torus_takes_every_mesh_of_its_chips(kind, torus):
+    chips = [Chip(i, tuple(map(int, np.unravel_index(i, torus))), kind) for i in range(math.prod(torus))]
+    for shape in meshes(len(chips)):
+        laid = make_mesh(shape, chips).devices
+        assert laid.shape == tuple(shape)
+        assert {chip.id for chip in laid.flat} == set(range(len(chips)))
 
 
 def test_the_table_names_axes_of_the_mesh():
