@@ -74,9 +74,9 @@ class Group:
         """What process 0 gives, in all of them; all must ask. A JSON value."""
         return self._agree("told", value if self.is_first else None, lambda values: values[0])
 
-    def all_values(self, value: Any) -> list[Any]:
-        """What each gives, in their order; all must ask. A JSON value."""
-        return self._agree("values", value, lambda values: values)
+    def decided(self, value: Any, decide: Callable[[list[Any]], Any]) -> Any:
+        """What process 0 makes of the values of all, in their order; all must ask. JSON values."""
+        return self._agree("decided", value, decide)
 
     def _agree(self, what: str, value: Any, decide: Callable[[list[Any]], Any]) -> Any:
         if not self._lines:
@@ -169,6 +169,9 @@ class Group:
                 f"Process {number} of this training is gone, so process {self.index} ends as well.\n"
                 f"  {why}\n  {then} same command for all goes on from the last complete checkpoint."
             )
+            if number == 0 and reason is None:
+                # JAX's runtime is about to abort this process, for its coordinator is gone: be quicker.
+                self._end_now()
             self._is_lost.set()
         for inbox in self._inbox.values():
             inbox.put(None)
@@ -176,9 +179,6 @@ class Group:
             for other, line in self._lines.items():
                 if other != number:
                     line.try_send({"failed": reason, "process": number})
-        elif number == 0 and reason is None:
-            # JAX's runtime aborts the process when its coordinator is gone: the message must be the first.
-            self._end_now()
         threading.Thread(target=self._end_if_stuck, daemon=True).start()
 
     def _end_if_stuck(self) -> None:
@@ -187,6 +187,8 @@ class Group:
 
     def _end_now(self) -> None:
         """Ends the process from a thread: the main one waits for a device that waits for the one that is gone."""
+        if os.isatty(1):
+            os.write(1, b"\n\x1b[?25h")  # below the live line, and with the cursor that it hides
         os.write(2, f"griffin: {self._lost}\n".encode())
         os._exit(LostProcessError.exit_code)
 

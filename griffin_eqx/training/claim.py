@@ -48,14 +48,20 @@ def _check_alike(group: Group, path: Path, config: Config, facts: dict[str, Any]
         return
     mine: dict[str, Any] = {name: facts.get(name) for name in _ALIKE}
     mine |= {"run directory": str(path), "configuration": config.digest}
-    for index, theirs in enumerate(values := group.all_values(mine)):
-        if theirs != values[0]:
-            changed = _flat_differences(values[0], theirs)
+    if wrong := group.decided(mine, _difference):
+        raise RunError(wrong)
+
+
+def _difference(values: list[dict[str, Any]]) -> str | None:
+    """The message where a process wants something else than process 0."""
+    for index, theirs in enumerate(values):
+        if changed := _flat_differences(values[0], theirs):
             lines = "".join(f"  {line}\n" for line in changed[:8])
-            raise RunError(
+            return (
                 f"Process {index} was started for something else than process 0.\n{lines}"
                 "  Start all with the same command, the same files and the same environment."
             )
+    return None
 
 
 def _flat_differences(first: Any, other: Any, where: str = "") -> list[str]:

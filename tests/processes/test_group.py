@@ -16,9 +16,9 @@ def test_all_get_the_same_answers(rounds):
 
     def ask(group):
         mine = [flags[group.index] for flags in rounds]
-        return [(group.any(flag), group.told(["first", flag]), group.all_values(flag)) for flag in mine]
+        return [(group.any(flag), group.told(["first", flag]), group.decided(flag, sum)) for flag in mine]
 
-    answers = [(any(flags), ["first", flags[0]], flags) for flags in rounds]
+    answers = [(any(flags), ["first", flags[0]], sum(flags)) for flags in rounds]
     assert together.each(ask) == [answers] * 3
     together.each(Group.leave)
     together.close()
@@ -28,7 +28,7 @@ def test_alone_a_process_answers_itself():
     assert ALONE.any(True)
     assert not ALONE.any(False)
     assert ALONE.told(3) == 3
-    assert ALONE.all_values(3) == [3]
+    assert ALONE.decided(3, sum) == 3
     assert (ALONE.is_first, ALONE.is_several, ALONE.count) == (True, False, 1)
     ALONE.leave()
 

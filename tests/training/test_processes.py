@@ -139,8 +139,10 @@ def test_a_run_goes_from_hand_to_hand(config, alone, tmp_path):
     """Two processes, the writing one killed in the middle of a save; two, one of them asked to stop; one; two."""
     path = tmp_path / "run"
     (code, _, _), (code_1, out_1, err_1) = Processes(2, config, path, deaths={0: 4}).ended()
-    assert (code, code_1) == (-signal.SIGKILL, 6), err_1
-    assert "Process 0 of this training is gone, so process 1 ends as well.\n" in err_1
+    # Without process 0, which runs JAX's coordinator, JAX aborts the others: we are quicker, but that is a race.
+    assert code == -signal.SIGKILL
+    assert code_1 in (6, -signal.SIGABRT)
+    assert "Process 0 of this training is gone" in err_1 or "JAX distributed service detected" in err_1
     assert leaves(path)[0] == 2
     assert "step" not in out_1  # one process tells the progress
 
