@@ -1,6 +1,7 @@
 """Joining: the one thing that must happen before JAX looks for devices."""
 
 import atexit
+import os
 from typing import Any
 
 from griffin_eqx.processes.group import ALONE, Group
@@ -117,8 +118,10 @@ def detect(seconds: float | int = 0) -> tuple[Place, Any]:
     from jax._src.clusters import ClusterEnv
 
     reason, found = "it sees none of them", (None, None, None, None)
+    # JAX's own variables come before what it detects, as in `initialize`.
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     try:
-        found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, int(seconds))
+        found = ClusterEnv.auto_detect_unset_distributed_params(address, None, None, None, None, int(seconds))
     except Exception as error:  # whatever a cluster's library raises
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
     coordinator, count, index, local_devices = found
@@ -128,4 +131,4 @@ def detect(seconds: float | int = 0) -> tuple[Place, Any]:
             "  Start it with the cluster's launcher, such as srun, or give --processes N --coordinator HOST:PORT "
             "--process-index I."
         )
-    return Place(coordinator, count, index), local_devices
+    return Place(coordinator, count, index), None if "JAX_LOCAL_DEVICE_IDS" in os.environ else local_devices

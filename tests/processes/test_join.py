@@ -8,7 +8,7 @@ import pytest
 
 from griffin_eqx.cli import main
 from griffin_eqx.cli.doctor import cluster
-from griffin_eqx.processes import ALONE, ProcessError, current, join
+from griffin_eqx.processes import ALONE, ProcessError, current, detect, join
 from tests.processes.ports import free_port
 
 
@@ -65,6 +65,19 @@ def test_a_cluster_is_detected_by_jax(slurm):
     assert current() is ALONE
 
 
+def test_jaxs_own_variables_come_before_what_it_detects(slurm, monkeypatch):
+    slurm(2)
+    place, local_devices = detect()
+    assert (place.coordinator, local_devices) == (
+        "localhost:61447",
+        [0],
+    )  # a task has the device of its number
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "there:1")
+    monkeypatch.setenv("JAX_LOCAL_DEVICE_IDS", "0,1")
+    place, local_devices = detect()
+    assert (place.coordinator, local_devices) == ("there:1", None)  # JAX reads the second one itself
+
+
 def test_one_task_in_a_cluster_is_a_process_on_its_own(slurm):
     slurm(1)
     assert join() is ALONE
@@ -75,6 +88,6 @@ def test_the_page_names_options_that_are_there(capsys):
     page = (Path(__file__).parents[2] / "docs" / "processes.md").read_text(encoding="utf-8")
     main(["train", "--help"])
     there = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
-    # Those of SLURM are on its two lines, in front of the command.
-    ours = re.sub(r"^#SBATCH.*$|^srun \S+", "", page, flags=re.MULTILINE)
+    # Those of SLURM stand in front of the command, and one in the text.
+    ours = re.sub(r"^#SBATCH.*$|^srun \S+|`--gpus-per-task`", "", page, flags=re.MULTILINE)
     assert set(re.findall(r"--[a-z][a-z-]+", ours)) <= there

@@ -23,6 +23,8 @@ from tests.processes.ports import free_port
 pytestmark = pytest.mark.xdist_group("processes")
 
 STEPS = 9
+# Seconds after which a process hangs, on the most loaded machine.
+PATIENCE = 240
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +87,12 @@ class Processes:
             for index in range(count)
         ]
 
-    def ended(self, seconds=120):
+    def ended(self):
         """`[(exit code, standard output, standard error), ...]` of all."""
         found = []
         for process in self.started:
             try:
-                out, err = process.communicate(timeout=seconds)
+                out, err = process.communicate(timeout=PATIENCE)
             except subprocess.TimeoutExpired:
                 for other in self.started:
                     other.kill()
@@ -126,7 +128,7 @@ def assert_same_run(one, other):
 
 def wait_for_step(run_dir, step, processes):
     metrics = run_dir / "metrics.jsonl"
-    for _ in range(6000):
+    for _ in range(100 * PATIENCE):
         if metrics.exists() and f'"step":{step},'.encode() in metrics.read_bytes():
             return
         for process in processes.started:
@@ -166,12 +168,14 @@ def test_a_run_goes_from_hand_to_hand(config, alone, tmp_path):
 
 def test_what_one_process_loses_the_others_have_saved(config, alone, tmp_path):
     path = tmp_path / "run"
-    started = time.monotonic()
-    (code, _, err), (code_1, _, _) = Processes(2, config, path, deaths={1: 4}).ended()
+    both = Processes(2, config, path, deaths={1: 4})
+    both.started[1].wait(PATIENCE)
+    died = time.monotonic()
+    (code, _, err), (code_1, _, _) = both.ended()
+    assert time.monotonic() - died < 30
     assert (code, code_1) == (6, -signal.SIGKILL)
     assert "Process 1 of this training is gone, so process 0 ends as well.\n" in err
     assert "The same command for all goes on from the last complete checkpoint." in err
-    assert time.monotonic() - started < 60
     assert leaves(path)[0] == 4
     assert train(config, run_dir=path, quiet=True, mesh=MeshShape(data=2)).finished
     assert_same_run(alone, path)
