@@ -14,28 +14,31 @@ from griffin_eqx.model import in_int8
 from griffin_eqx.sampling import Engine, Sampling
 from griffin_eqx.sampling.on_mesh import OnMesh
 from griffin_eqx.sharding import place
-from tests.sampling.models import EVERY_KIND, VOCABULARY, small
+from tests.sampling.models import EVERY_KIND, small
 
 pytestmark = pytest.mark.core
 
 MESH = MeshShape(2, 2, 2)
 ROWS, MOST, ROOM = 4, 20, 44
+VOCABULARY = 200
+"""More than a shard of the embedding's 256 rows."""
+
 GREEDY, DRAWN = Sampling(temperature=0), Sampling(temperature=0.8, top_p=0.9, repetition_penalty=1.2)
 
 prompts = st.lists(
     st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=MOST), min_size=ROWS, max_size=ROWS
 )
-SOME = [[5, 1, 2, 3], [7], list(range(18)), [9, 9]]
+SOME = [[5, 1, 150, 3], [199], list(range(0, 198, 11)), [9, 9]]
 
 
 @pytest.fixture(scope="module")
 def alone():
-    return Engine(small(EVERY_KIND), prefill_chunk=16)
+    return Engine(small(EVERY_KIND, VOCABULARY), prefill_chunk=16)
 
 
 @pytest.fixture(scope="module")
 def over():
-    return Engine(small(EVERY_KIND), prefill_chunk=16, mesh=MESH)
+    return Engine(small(EVERY_KIND, VOCABULARY), prefill_chunk=16, mesh=MESH)
 
 
 def agree(one, many):
@@ -107,7 +110,7 @@ def test_pieces_compile_once(over):
 
 
 def test_a_model_of_8_bits_writes_over_a_mesh():
-    narrow = in_int8(small("rg_lru local_mqa[window_size=5]"))
+    narrow = in_int8(small("rg_lru local_mqa[window_size=5]", VOCABULARY))
     mesh = MeshShape(data=2, model=2)
     one, many = Engine(narrow, prefill_chunk=16), Engine(narrow, prefill_chunk=16, mesh=mesh)
     found = [engine.write(engine.start(SOME, room=ROOM), 9, GREEDY) for engine in (one, many)]
@@ -135,7 +138,7 @@ def test_a_model_of_8_bits_writes_over_a_mesh():
 def test_a_mesh_that_cannot_be_is_refused_before_anything_is_compiled(mesh, message, monkeypatch):
     monkeypatch.setattr(OnMesh, "in_effect", lambda self: pytest.fail("a program is called"))
     with pytest.raises(MeshError) as caught:
-        gx.generate(small("rg_lru"), SOME, max_new_tokens=3, mesh=mesh)
+        gx.generate(small("rg_lru", VOCABULARY), SOME, max_new_tokens=3, mesh=mesh)
     assert message in str(caught.value)
 
 
