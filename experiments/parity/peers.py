@@ -163,8 +163,9 @@ def main() -> None:
 _HEAD = """# Speed beside the two programs
 
 One run of `make peers`: the size of griffin-100m with 8 heads, vocabulary 32,000, float32, {rounds} rounds in
-turns, medians; in the same rounds a streaming matrix-vector product read {bandwidth:.1f} GB/s. *Of the best*: the time of
-the quicker of the two other programs over this one's. *Of the limit*: the time to read weights and caches once at that rate, over a step's.
+turns, medians; in the same rounds a streaming matrix-vector product read {bandwidth:.1f} GB/s. *Of the best*: the time
+of the quicker of the two other programs over this one's. *Of the limit*: the time to read weights and caches once
+at that rate, over a step's.
 *First*: the round before, with all that is compiled in it.
 
 | rows | program | read 1,024 tokens, s | of the best | write, tokens/s | of the best | of the limit | first, s |
