@@ -81,7 +81,7 @@ def bench_prefill(
     *,
     batch: int = 1,
     prompts: Sequence[int] = (128, 1024, 4096),
-    prefill_chunk: int = 512,
+    prefill_chunk: int = 1024,
     rounds: int = 5,
     say: Callable[[str], None] = lambda _: None,
 ) -> PrefillBenchmark:

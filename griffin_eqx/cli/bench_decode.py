@@ -73,7 +73,7 @@ class BenchPrefill(ModelSwitches):
     against: Models = ()
     batch: Count = 1
     prompts: Numbers = (128, 1024, 4096)
-    prefill_chunk: Count = 512
+    prefill_chunk: Count = 1024
     rounds: Count = 5
     json: Flag = False
 

@@ -77,7 +77,7 @@ class Sample:
     length_penalty: float = 1.0
     session: Text = None
     save_session: Text = None
-    prefill_chunk: int = 512
+    prefill_chunk: int = 1024
     mesh: Text = None
     json: Flag = False
     verbose: Flag = False

@@ -16,7 +16,7 @@ from griffin_eqx.sampling import beams as search
 from griffin_eqx.sampling import programs, snapshot
 from griffin_eqx.sampling.decoding_model import unstacked
 from griffin_eqx.sampling.on_mesh import OnMesh
-from griffin_eqx.sampling.prompts import Rows, as_rows, as_seeds, as_stops, bucket
+from griffin_eqx.sampling.prompts import Rows, as_rows, as_seeds, as_stops, bucket, chunks
 from griffin_eqx.sampling.samplers import Sampling
 from griffin_eqx.sampling.session import Session, State, cache_is_unbounded, copied, padded
 
@@ -61,7 +61,7 @@ class Engine:
         self,
         model: LanguageModel,
         *,
-        prefill_chunk: int = 512,
+        prefill_chunk: int = 1024,
         tell: Callable[[str], None] = lambda _: None,
         mesh: MeshShape | None = None,
     ):
@@ -372,10 +372,9 @@ class Engine:
         """Reads on into `state`, which is given away."""
         self._check_room(session, [len(row) for row in rows])
         longest = max((len(row) for row in rows), default=0)
-        for start in range(0, longest, self.prefill_chunk):
-            chunk = tuple(row[start : start + self.prefill_chunk] for row in rows)
-            widest = max(len(row) for row in chunk)
-            tokens = self._on_mesh.tokens(padded(chunk, min(bucket(widest), max(self.prefill_chunk, 1))))
+        for start, places in chunks(longest, self.prefill_chunk):
+            chunk = tuple(row[start : start + places] for row in rows)
+            tokens = self._on_mesh.tokens(padded(chunk, places))
             counts = self._on_mesh.rows(np.array([len(row) for row in chunk], np.int32))
             with self._on_mesh.in_effect():
                 state = programs.read(self.model, tokens, counts, state, self.tell)

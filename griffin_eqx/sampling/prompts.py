@@ -1,11 +1,14 @@
 """Prompts as they come, and the one form that the engine works with: a row of ids each, and buckets of lengths."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 SMALLEST_BUCKET = 16
+
+_SMALL_CHUNK = 512
+"""Up to here filler costs less than one more program to compile."""
 
 Rows = tuple[np.ndarray, ...]
 """Token ids, one array `[tokens]` of int32 a row."""
@@ -14,6 +17,29 @@ Rows = tuple[np.ndarray, ...]
 def bucket(size: int) -> int:
     """The next power of two, so that new lengths seldom compile again."""
     return max(SMALLEST_BUCKET, 1 << (size - 1).bit_length())
+
+
+def chunks(tokens: int, largest: int) -> Iterator[tuple[int, int]]:
+    """How a prompt is read: `(start, places)` of each chunk, of which there are few and few sizes.
+
+    A chunk has as many places as are allowed, the last one the next power of two; but where that is large and would be
+    less than three quarters full, half of it is read first.
+
+    Args:
+      tokens: Of the longest row.
+      largest: Places of a chunk at most.
+
+    >>> list(chunks(1700, 1024))
+    [(0, 1024), (1024, 512), (1536, 256)]
+    """
+    start = 0
+    while start < tokens:
+        left = tokens - start
+        places = min(bucket(left), largest)
+        if places > _SMALL_CHUNK and 4 * left < 3 * places:
+            places //= 2
+        yield start, places
+        start += places
 
 
 def as_rows(prompts: Any, mask: Any = None, *, vocab_size: int, empty: bool = False) -> Rows:
