@@ -302,10 +302,12 @@ def _next(plan: "Plan", switches: PlanSwitches) -> str:
     bigger = larger(parse_target(plan.target))
     if plan.fits is False and bigger:
         return _command(switches, target=str(bigger), search=True)
+    if plan.chip is not None and plan.bottleneck == "network":
+        return _command(switches, search=True)
+    if plan.job == "decode":
+        return f"griffin sample latest --mesh {_mesh(plan)}"
     if plan.chip is None:
         return f"griffin train {_quoted(switches)} --mesh {_mesh(plan)}"
-    if plan.bottleneck == "network":
-        return _command(switches, search=True)
     return f"griffin train {_quoted(switches)} --mesh {_mesh(plan)} --data.batch_size {plan.batch_size}"
 
 
