@@ -199,6 +199,20 @@ def constrain(x: Array, *axes: str | None) -> Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*map(entry, axes, x.shape)))
 
 
+def divided(shape: Sequence[int], axes: Sequence[str], mesh: Mesh) -> NamedSharding:
+    """How an array lies whose first axes these of the mesh split, but for those that they do not divide.
+
+    Args:
+      shape: Of the array.
+      axes: An axis of the mesh for each of its own, from the first; those left over are not asked for.
+      mesh: The mesh.
+    """
+    pairs = zip(axes, shape, strict=False)
+    return NamedSharding(
+        mesh, PartitionSpec(*(a if size % mesh.shape[a] == 0 else None for a, size in pairs))
+    )
+
+
 def rows_shape(shape: MeshShape, rows: int) -> MeshShape:
     """The mesh as so many rows see it: without `data` where that does not divide them."""
     return shape._replace(data=1) if rows % shape.data else shape

@@ -74,14 +74,15 @@ def _joined(switches: Train) -> int:
 
     by_hand = {"--coordinator": switches.coordinator, "--process-index": switches.process_index}
     given = [name for name, value in by_hand.items() if value is not None]
+    meant = [*given, *(["--join-seconds"] if switches.join_seconds is not None else [])]
     text = switches.processes
-    if text is None and not given:
+    if text is None and not meant:
         return 1
     number = text is not None and text.isascii() and text.isdecimal() and 0 < len(text) <= 6
     if (text != AUTO and not number) or (text == AUTO and given):
         raise ProcessError(
-            f"--processes is auto or a number: got {'nothing' if text is None else repr(text)}"
-            f"{' and ' + ' and '.join(given) if given else ''}.\n  griffin train\n"
+            f"--processes is auto or a number: got {' and '.join(['nothing' if text is None else repr(text), *meant])}."
+            "\n  griffin train\n"
             "  Write --processes 2 --coordinator HOST:PORT --process-index 0, or --processes auto in a cluster."
         )
     from griffin_eqx.processes import join

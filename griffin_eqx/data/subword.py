@@ -48,15 +48,6 @@ def as_ids(ids: Iterable[int] | np.ndarray, vocab_size: int, kind: str) -> list[
     return array.tolist()
 
 
-def not_installed(package: str, name: str) -> DataError:
-    """The error of a library that is missing."""
-    return DataError(
-        f"To read this tokenizer takes the package {package}, which is not installed.",
-        where=f"at {name}",
-        hint=f"Install it: pip install 'griffin_eqx[{package}]'",
-    )
-
-
 def damaged(name: str, error: Exception) -> DataError:
     """The error of a file that its library refuses."""
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -34,7 +34,11 @@ class HuggingFaceTokenizer(Tokenizer):
         try:
             import tokenizers
         except ImportError:
-            raise subword.not_installed("tokenizers", name) from None
+            raise DataError(
+                "To read this tokenizer takes the package tokenizers, which is not installed.",
+                where=f"at {name}",
+                hint="Install it: pip install 'griffin_eqx[tokenizers]'",
+            ) from None
         self._name = name
         self._content = content
         try:

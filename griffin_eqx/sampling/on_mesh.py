@@ -6,12 +6,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
 
 from griffin_eqx.mesh import MeshError, MeshShape
 from griffin_eqx.model import LanguageModel
 from griffin_eqx.sampling.session import ROWS, State, empty_state
-from griffin_eqx.sharding import fits, hold, lay, make_mesh, place, refusal
+from griffin_eqx.sharding import divided, fits, hold, lay, make_mesh, place, refusal
 
 _ROOM = 16
 """Tokens of the caches by which a mesh is judged: what it splits of them does not depend on their length."""
@@ -96,10 +95,7 @@ class OnMesh:
         mesh = self._mesh
         if mesh is None:
             return jnp.asarray(z)
-        divided = [
-            axis if size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, z.shape, strict=False)
-        ]
-        return jax.device_put(z, NamedSharding(mesh, PartitionSpec(*divided)))
+        return jax.device_put(z, divided(z.shape, axes, mesh))
 
 
 def _documents(model: LanguageModel, rows: int) -> State:

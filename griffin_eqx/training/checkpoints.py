@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import msgspec
 import numpy as np
 import orbax.checkpoint as ocp
@@ -23,6 +22,7 @@ from griffin_eqx.config import Config, ModelConfig
 from griffin_eqx.errors import CheckpointError
 from griffin_eqx.processes import ALONE, Group
 from griffin_eqx.training.differences import differences
+from griffin_eqx.training.global_arrays import owned
 from griffin_eqx.training.naming import Arrays, flatten, specs, unflatten
 from griffin_eqx.training.quiet import quiet_orbax
 from griffin_eqx.training.step import TrainState
@@ -276,11 +276,7 @@ def describe(directory: Path, step: int) -> Description:
 
 def restore(directory: Path, step: int, template: Any, model: ModelConfig) -> Any:
     """`read` onto the default device."""
-    # A copy: the step writes into the buffers of its state, which must not be NumPy's.
-    return jax.tree.map(
-        lambda leaf: jnp.array(leaf, copy=True) if isinstance(leaf, np.ndarray) else leaf,
-        read(directory, step, template, model),
-    )
+    return owned(read(directory, step, template, model))
 
 
 def read(directory: Path, step: int, template: Any, model: ModelConfig) -> Any:

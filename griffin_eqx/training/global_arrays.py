@@ -1,4 +1,4 @@
-"""Arrays over the devices of several processes, each of which holds some of their pieces."""
+"""Arrays on their way between NumPy and the devices, of one process or of several that hold pieces of them."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -15,10 +15,20 @@ def is_here(array: Any) -> bool:
     return not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated
 
 
+def owned(tree: Any) -> Any:
+    """A tree with copies on the default device in place of NumPy's arrays.
+
+    No views of NumPy's memory: the step writes into the buffers of its state. And one copy each: `jnp.array` makes two.
+    """
+    return jax.tree.map(
+        lambda z: jax.device_put(z, may_alias=False) if isinstance(z, np.ndarray) else z, tree
+    )
+
+
 def spread(array: Shaped[np.ndarray, "*shape"] | Array, sharding: NamedSharding) -> Array:
     """An array that every process has whole, laid over the devices of all: nothing is sent between them.
 
-    Never a view of NumPy's memory: the step writes into the buffers of its state.
+    As `owned`, never a view of NumPy's memory.
     """
     if sharding.is_fully_addressable or not is_here(array):
         return jax.device_put(array, sharding, may_alias=False if isinstance(array, np.ndarray) else None)

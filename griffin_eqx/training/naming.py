@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from griffin_eqx.model import Stack
-from griffin_eqx.training.global_arrays import is_here, on_host, rows_on_host
+from griffin_eqx.training.global_arrays import is_here, on_host, owned, rows_on_host
 
 Arrays = dict[str, np.ndarray]
 
@@ -130,7 +129,7 @@ def assemble(template: Any, read: Callable[[str], np.ndarray], *, own: bool = Tr
             for row, name in enumerate(place.names):
                 np.moveaxis(whole, place.axis, 0)[row] = read(name)
         # Waited for, or the copies to come would keep all that they are made from.
-        return jax.block_until_ready(jnp.array(whole, copy=True))
+        return jax.block_until_ready(owned(whole))
 
     pairs = zip(jax.tree.leaves(_arrays(template)), _places(template), strict=True)
     return _with_leaves(template, [gather(leaf, place) for leaf, place in pairs])

@@ -16,8 +16,8 @@ from griffin_eqx.config import Config
 from griffin_eqx.data import Batch
 from griffin_eqx.mesh import MeshError, MeshShape, meshes
 from griffin_eqx.placement import check_batch
-from griffin_eqx.sharding import make_mesh, shardings
-from griffin_eqx.training.global_arrays import spread
+from griffin_eqx.sharding import divided, make_mesh, shardings
+from griffin_eqx.training.global_arrays import owned, spread
 from griffin_eqx.training.objective import TokenBatch
 from griffin_eqx.training.step import TrainState
 
@@ -57,9 +57,7 @@ class OnMesh:
         """
         arrays, static = eqx.partition(state, _is_array)
         if self._mesh is None:
-            # A copy: the step writes into the buffers of its state, which must not be NumPy's.
-            here = jax.tree.map(lambda z: jnp.array(z) if isinstance(z, np.ndarray) else z, arrays)
-            return eqx.combine(here, static)
+            return eqx.combine(owned(arrays), static)
         put = jax.lax.with_sharding_constraint if _is_traced(arrays) else _spread_tree
         return eqx.combine(put(arrays, self._places(arrays)), static)
 
@@ -101,12 +99,9 @@ class OnMesh:
             return TokenBatch(*map(jnp.asarray, batch))
         mesh = self._mesh
 
-        def put(array):
-            axes = zip(("data", "sequence"), array.shape, strict=False)
-            spec = [axis if size % mesh.shape[axis] == 0 else None for axis, size in axes]
-            return spread(array, NamedSharding(mesh, PartitionSpec(*spec)))
-
-        return TokenBatch(*map(put, batch))
+        return TokenBatch(
+            *(spread(array, divided(array.shape, ("data", "sequence"), mesh)) for array in batch)
+        )
 
     def rows(self, continues: Bool[np.ndarray, " batch"] | Bool[Array, " batch"]) -> Bool[Array, " batch"]:
         """One value a row, on the devices."""

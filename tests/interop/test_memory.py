@@ -72,8 +72,8 @@ def folders(tmp_path_factory):
 
 def test_converting_holds_a_few_tensors_and_loading_the_model_once(folders, tmp_path):
     """Of 84 MB of weights, 8 MB the largest: a conversion takes the tensor read, its changed form and what is written;
-    loading takes the model and some 30 MB: a stack of layers is read into memory of its own before JAX copies it. For
-    decoding it stays in its file, whose pages count, and no more than two tensors beside them."""
+    loading takes the model and its largest stack of layers, which is read into memory of its own before JAX copies it.
+    For decoding it stays in its file, whose pages count, and no more than two tensors beside them."""
     here, specs = folders
     argv = [str(here / "warm"), str(here / "model"), str(tmp_path / "out")]
     done = subprocess.run(
@@ -88,5 +88,5 @@ def test_converting_holds_a_few_tensors_and_loading_the_model_once(folders, tmp_
     )
     converted = max(found[to] for to in ("griffin", "hf", "deepmind-torch"))
     assert converted < 4 * largest + 4e6 < whole / 2
-    assert found["load"] < 1.5 * whole
+    assert found["load"] < 1.25 * whole
     assert found["decoding"] < whole + 2 * largest

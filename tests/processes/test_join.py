@@ -17,6 +17,7 @@ from tests.processes.ports import free_port
     [
         ("--processes few", "--processes is auto or a number: got 'few'."),
         ("--coordinator a:1", "--processes is auto or a number: got nothing and --coordinator."),
+        ("--join-seconds 9", "--processes is auto or a number: got nothing and --join-seconds."),
         ("--processes auto --process-index 0", "got 'auto' and --process-index."),
         ("--processes 2", "missing: coordinator, process index."),
         ("--processes 2 --coordinator a:1 --process-index 2", "There is no process 2 among 2."),
