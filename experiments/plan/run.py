@@ -36,6 +36,25 @@ ROWS = (
     ("recurrentgemma-9b", "v5p:4x4x4", "data=16,model=4", 64, {}),
     ("hawk-7b", "v5p:4x4x4", "data=8,model=8", 128, {}),
     ("mqa-7b", "v5p:4x4x4", "data=8,model=8", 128, {}),
+    ("hawk-14b", "v5p:4x4x8", "data=16,model=8", 256, {}),
+    ("mqa-14b", "v5p:4x4x8", "data=16,model=8", 256, {}),
+    ("hawk-3b", "v5p:2x4x4", "data=8,model=4", 64, {}),
+    ("mqa-3b", "v6e:4x8", "data=8,model=4", 64, {}),
+    ("mqa-1.3b", "v6e:4x4", "data=8,model=2", 64, {}),
+    ("hawk-400m", "v5e:4x4", "data=16", 64, {}),
+    ("mqa-400m", "v5e:4x4", "data=16", 64, {}),
+    ("griffin-200m", "v5e:2x4", "data=8", 64, {}),
+    ("hawk-200m", "v5e:2x4", "data=8", 64, {}),
+    ("mqa-200m", "v5e:2x4", "data=8", 64, {}),
+    # Beside DeepMind's (deepmind_7b.py), which computes each layer twice, on the mesh that its kernel can be cut for.
+    ("griffin-7b", "v5p:4x4x4", "data=16,model=4", 128, {"remat": "full"}),
+    (
+        "griffin-7b",
+        "v5p:4x4x4",
+        "data=16,model=4",
+        128,
+        {"remat": "full", "pattern": "(rg_lru rg_lru local_mqa)@8"},
+    ),
 )
 """The most telling first: each takes minutes."""
 
@@ -49,7 +68,7 @@ def main() -> None:
         config = _config(name, batch, overrides)
         shape = parse_mesh(mesh)
         pattern = str(registry.resolve(config.model.pattern))
-        if (pattern, name, target, tuple(shape), batch) in done:
+        if (pattern, name, target, tuple(shape), batch, config.train.remat) in done:
             continue
         print(f"{name} {target} {mesh}", file=sys.stderr, flush=True)
         started = time.time()
@@ -76,7 +95,8 @@ def _config(name, batch, overrides):
 
 
 def _key(plan):
-    return plan["pattern"], plan["model"], plan["target"], tuple(plan["mesh"]), plan["batch_size"]
+    mesh = tuple(plan["mesh"])
+    return plan["pattern"], plan["model"], plan["target"], mesh, plan["batch_size"], plan["remat"]
 
 
 def table() -> str:

@@ -7,13 +7,14 @@ import functools
 import importlib
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import msgspec
 from jax.experimental import topologies
+from jax.sharding import Mesh
 
 from griffin_eqx import registry
 from griffin_eqx.aot.hlo import kernel_name, read_module
@@ -40,19 +41,36 @@ def answer(request: dict[str, Any], dump: Path) -> dict[str, Any]:
     order = msgspec.convert(request, Order)
     _offer(order.blocks)
     shape = MeshShape(*order.mesh)
-    devices = _devices(order.topology)
+    devices = devices_of(order.topology)
     programs = Programs(msgspec.convert(order.config, Config), shape, devices)
+    made = compile_and_read(
+        lambda: programs.lower(order.job), programs.mesh, dump if order.topology is not None else None
+    )
+    return {"spans": spans(programs.mesh)} | made
+
+
+def compile_and_read(lower: Callable[[], Any], mesh: Mesh, dump: Path | None) -> dict[str, Any]:
+    """Compiles a program and reads what came out.
+
+    Args:
+      lower: Gives the program, lowered for the devices of the mesh.
+      mesh: The mesh.
+      dump: Where the TPU compiler writes the module; None for a CPU.
+
+    Returns:
+      What `Reading` holds, without `spans`.
+    """
     start, cpu_start = time.perf_counter(), time.process_time()
     calls: dict[str, dict[str, Any]] = {}
-    if order.topology is None:
-        lowered = programs.lower(order.job)
+    if dump is None:
+        lowered = lower()
     else:
         from griffin_eqx.aot.pallas import observed_calls
 
         with observed_calls() as calls:
-            lowered = programs.lower(order.job)
+            lowered = lower()
     lowered_at = time.perf_counter()
-    reading: dict[str, Any] = {"trace_seconds": lowered_at - start, "spans": _spans(programs)}
+    reading: dict[str, Any] = {"trace_seconds": lowered_at - start}
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -68,8 +86,8 @@ def answer(request: dict[str, Any], dump: Path) -> dict[str, Any]:
         }
     reading["compile_seconds"] = time.perf_counter() - lowered_at
     reading["cpu_seconds"] = time.process_time() - cpu_start
-    text = compiled.as_text() if order.topology is None else _written(dump)
-    return reading | _read(compiled, text, calls, dict(zip(programs.mesh.axis_names, shape, strict=True)))
+    text = compiled.as_text() if dump is None else _written(dump)
+    return reading | _read(compiled, text, calls, dict(mesh.shape))
 
 
 def _written(dump: Path) -> str:
@@ -102,17 +120,18 @@ def _read(compiled: Any, text: str, calls: dict[str, dict[str, Any]], mesh: dict
 
 
 @functools.cache
-def _devices(topology: str | None) -> Sequence[Any]:
+def devices_of(topology: str | None) -> Sequence[Any]:
+    """The devices of a topology as the TPU compiler names it; this process's own for None."""
     if topology is None:
         return jax.devices()
     return topologies.get_topology_desc(topology, platform="tpu").devices
 
 
-def _spans(programs: Programs) -> dict[str, list[int]]:
+def spans(mesh: Mesh) -> dict[str, list[int]]:
     """For each axis of the mesh the axes of the machine's torus along which its neighbours differ."""
-    devices = programs.mesh.devices
+    devices = mesh.devices
     found: dict[str, list[int]] = {}
-    for index, axis in enumerate(programs.mesh.axis_names):
+    for index, axis in enumerate(mesh.axis_names):
         line = devices.swapaxes(0, index)[:, 0, 0]
         places = [tuple(getattr(device, "coords", ())) for device in line]
         found[axis] = [at for at, along in enumerate(zip(*places, strict=True)) if len(set(along)) > 1]
