@@ -32,6 +32,11 @@ from griffin_eqx.training import naming
 
 BOUND = 1e-4
 RESULTS = Path(__file__).parent / "RESULTS.md"
+HEADING = """# Figures
+
+Written by `make parity`. Differences are the largest over the largest value: of logits, of any block's output, of any
+tensor's gradient. The last two columns are how far logits are from those of the same bfloat16 weights in float32.
+"""
 
 
 def like(model: references.Model) -> ModelConfig:
@@ -119,7 +124,9 @@ def run(models, dtype, greedy_tokens):
                 weights = interop.open_weights(f"{folder}/hf", window="hf")
                 net = interop.to_model(weights)
                 wide = (
-                    references.hugging_face(model, "rounded", 1, f"{folder}/wide").logits if narrow else None
+                    references.hugging_face(model, "rounded", 1, f"{folder}/hf-wide").logits
+                    if narrow
+                    else None
                 )
                 figures = compare("hf", net, weights.config, model, outcome, "hf", greedy_tokens, wide)
                 add("Hugging Face", model, figures)
@@ -128,7 +135,9 @@ def run(models, dtype, greedy_tokens):
                 outcome, params = references.deepmind(model, dtype, greedy_tokens, f"{folder}/rg")
                 net, config = interop.from_flax(params, like(model))
                 wide = (
-                    references.deepmind(model, "rounded", 1, f"{folder}/wide")[0].logits if narrow else None
+                    references.deepmind(model, "rounded", 1, f"{folder}/rg-wide")[0].logits
+                    if narrow
+                    else None
                 )
                 figures = compare("rg", net, config, model, outcome, "flax", greedy_tokens, wide)
                 add("DeepMind Flax", model, figures)
@@ -200,7 +209,7 @@ def _table(rows) -> str:
         "its error",
         "our error",
     ]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    lines = [HEADING, "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for row in rows:
         cells = [f"{z:.1e}" if isinstance(z, float) else "" if z is None else str(z) for z in row]
         lines.append("| " + " | ".join(cells) + " |")

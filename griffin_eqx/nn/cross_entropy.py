@@ -10,8 +10,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from griffin_eqx.nn.int8 import Int8Matrix
 
-_CHUNK_ELEMENTS = 2**24
-"""Logits held at once: 64 MiB of float32. Smaller chunks would read and write the gradient more often."""
+_CHUNK_ELEMENTS = 2**25
+"""Logits held at once: 128 MiB of float32. Smaller chunks would read and write the gradient more often."""
 
 
 def token_nll(

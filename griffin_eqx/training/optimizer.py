@@ -12,6 +12,7 @@ from optax.contrib import MuonDimensionNumbers, scale_by_muon
 from griffin_eqx.config import OptimizerConfig
 from griffin_eqx.model import LanguageModel
 from griffin_eqx.nn import CausalConv1D
+from griffin_eqx.training.transforms import clip_by_global_norm, scale_by_adam, skipping
 
 MUON_RMS = 0.2
 """Root mean square of Muon's updates: AdamW's in practice (Liu et al. 2025, arXiv 2502.16982, section 2.2)."""
@@ -32,10 +33,10 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformationExtraArgs:
     """Clipping, AdamW or Muon, schedule. Matrices decay; norms, biases and decay parameters do not.
 
-    Its `update` takes the peak of the learning rate as `peak`: an argument, so that one compiled program serves
-    every learning rate.
+    Its `update` takes the peak of the learning rate as `peak`, an argument, so that one compiled program serves every
+    learning rate; and as `finite` whether the step counts. Where it does not, the state stays as it was.
     """
-    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    clip = [clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     return optax.chain(
         *clip,
         _direction(config),
@@ -46,11 +47,11 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 def _direction(config: OptimizerConfig) -> optax.GradientTransformation:
     """The updates before decay and learning rate."""
-    adam = optax.scale_by_adam(config.beta1, config.beta2, config.eps)
+    adam = scale_by_adam(config.beta1, config.beta2, config.eps)
     if config.name == "adamw":
         return adam
     muon = optax.chain(
-        scale_by_muon(beta=config.momentum, weight_dimension_numbers=_last_two_axes),
+        skipping(scale_by_muon(beta=config.momentum, weight_dimension_numbers=_last_two_axes)),
         optax.stateless(lambda updates, _: jax.tree.map(_as_large_as_adamw, updates)),
     )
 
@@ -81,7 +82,7 @@ def _scale_by_learning_rate(part: optax.Schedule) -> optax.GradientTransformatio
         scaled = jax.tree.map(lambda u: jnp.asarray(-rate, u.dtype) * u, updates)
         return scaled, optax.ScaleByScheduleState(optax.safe_increment(state.count))
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return skipping(optax.GradientTransformationExtraArgs(init, update))
 
 
 def decays(model: LanguageModel) -> Any:

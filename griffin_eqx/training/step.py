@@ -161,7 +161,9 @@ def make_step(config: Config, *, lay: Callable[[TrainState], TrainState] = lambd
         nll, cache, grads = accumulate(parameters, rest, batch, cache, targets)
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(grad_norm) & jnp.isfinite(nll)
-        updates, new_optimizer = optimizer.update(grads, state.optimizer, parameters, peak=peak)
+        updates, new_optimizer = optimizer.update(
+            grads, state.optimizer, parameters, peak=peak, finite=finite
+        )
         new_parameters = optax.apply_updates(parameters, updates)
 
         # A select of scalars inside of the update's own loops: costs no pass over memory.
@@ -174,7 +176,7 @@ def make_step(config: Config, *, lay: Callable[[TrainState], TrainState] = lambd
             cache = guard(cache, fresh)
         new_state = TrainState(
             model=eqx.combine(guard(new_parameters, parameters), rest),
-            optimizer=guard(new_optimizer, state.optimizer),
+            optimizer=new_optimizer,
             step=state.step + 1,
             skipped=jnp.where(finite, 0, state.skipped + 1),
             cache=cache,
