@@ -29,6 +29,8 @@ class Model(NamedTuple):
     conv_width: int = 4
     scale: bool = True
     length: int = 24
+    seed: int = 0  # another draw of the same model
+    fresh: bool = False  # weights as the program itself starts with, in place of `draw`
 
     @property
     def head_dim(self) -> int:
@@ -45,10 +47,11 @@ class Outcome(NamedTuple):
     greedy: list[int]
 
 
-def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def draw(name: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """The weight of that name: as large as such weights are, and every one different."""
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
-    normal = np.random.RandomState(seed).standard_normal(shape).astype(np.float32)  # a stream that is frozen
+    digest = hashlib.sha256((f"{seed} {name}" if seed else name).encode()).digest()
+    stream = np.random.RandomState(int.from_bytes(digest[:4], "big"))  # one that is frozen
+    normal = stream.standard_normal(shape).astype(np.float32)
     if name.endswith(("recurrent_param", "a_param")):
         return normal - 5  # decays between 0.95 and 0.998
     if "conv_1d" in name:
@@ -87,19 +90,27 @@ def hugging_face_config(model: Model) -> dict[str, Any]:
     }
 
 
-def hugging_face(model: Model, dtype: str, new_tokens: int, folder: str) -> Outcome:
-    """Runs `transformers`, and leaves the folder that its `save_pretrained` writes."""
+def hugging_face_net(model: Model, dtype: str) -> Any:
+    """The model in `transformers`; `rounded` are weights of bfloat16, computed with in float32."""
     import torch
     from transformers import RecurrentGemmaConfig, RecurrentGemmaForCausalLM
 
-    torch.manual_seed(0)
+    torch.manual_seed(model.seed)
     net = RecurrentGemmaForCausalLM(RecurrentGemmaConfig(**hugging_face_config(model)))
+    if not model.fresh:
+        shapes = {k: tuple(v.shape) for k, v in net.state_dict().items() if k != "lm_head.weight"}
+        drawn = {name: torch.from_numpy(draw(name, shape, model.seed)) for name, shape in shapes.items()}
+        net.load_state_dict(drawn, strict=False)
+        net.tie_weights()
+    return (net.to(torch.bfloat16).float() if dtype == "rounded" else net.to(getattr(torch, dtype))).eval()
+
+
+def hugging_face(model: Model, dtype: str, new_tokens: int, folder: str) -> Outcome:
+    """Runs `transformers`, and leaves the folder that its `save_pretrained` writes."""
+    import torch
+
+    net = hugging_face_net(model, dtype)
     shapes = {k: tuple(v.shape) for k, v in net.state_dict().items() if k != "lm_head.weight"}
-    state = {name: torch.from_numpy(draw(name, shape)) for name, shape in shapes.items()}
-    net.load_state_dict(state, strict=False)
-    net.tie_weights()
-    # `rounded`: weights of bfloat16, computed with in float32: what bfloat16 is measured against.
-    net = (net.to(torch.bfloat16).float() if dtype == "rounded" else net.to(getattr(torch, dtype))).eval()
     net.save_pretrained(folder)
     tokens = torch.from_numpy(tokens_of(model)).long()[None]
     out = net(tokens, output_hidden_states=True, use_cache=False)
@@ -122,15 +133,7 @@ def hugging_face(model: Model, dtype: str, new_tokens: int, folder: str) -> Outc
 
 def hugging_face_folder(model: Model, folder: Any) -> None:
     """Leaves the folder that `save_pretrained` writes, in float32."""
-    import torch
-    from transformers import RecurrentGemmaConfig, RecurrentGemmaForCausalLM
-
-    net = RecurrentGemmaForCausalLM(RecurrentGemmaConfig(**hugging_face_config(model)))
-    drawn = {k: v for k, v in net.state_dict().items() if k != "lm_head.weight"}
-    state = {name: torch.from_numpy(draw(name, tuple(value.shape))) for name, value in drawn.items()}
-    net.load_state_dict(state, strict=False)
-    net.tie_weights()
-    net.save_pretrained(folder)
+    hugging_face_net(model, "float32").save_pretrained(folder)
 
 
 def griffin_config(model: Model) -> Any:
@@ -153,24 +156,42 @@ def griffin_config(model: Model) -> Any:
     )
 
 
+def deepmind_net(model: Model, dtype: str) -> tuple[Any, Any]:
+    """The Flax module and its parameters; `rounded` are weights of bfloat16, computed with in float32."""
+    import jax
+    import jax.numpy as jnp
+    from recurrentgemma import jax as rg
+
+    net = rg.Griffin(griffin_config(model), gradient_checkpointing=False)
+    inputs = jnp.asarray(tokens_of(model))[None], jnp.arange(model.length)[None]
+    init = jax.jit(net.init) if model.fresh else lambda *given: jax.eval_shape(net.init, *given)
+    params = init(jax.random.key(model.seed), *inputs)["params"]
+    leaves = jax.tree.leaves(params)
+    if not model.fresh:
+        shapes = zip(_names(params), (leaf.shape for leaf in leaves), strict=True)
+        leaves = [jnp.asarray(draw(name, shape, model.seed)) for name, shape in shapes]
+    leaves = [leaf.astype(jnp.bfloat16 if dtype == "rounded" else dtype) for leaf in leaves]
+    leaves = [leaf.astype(jnp.float32) for leaf in leaves] if dtype == "rounded" else leaves
+    return net, jax.tree.unflatten(jax.tree.structure(params), leaves)
+
+
+def _names(params: Any) -> list[str]:
+    import jax
+
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    return ["/".join(key.key for key in path) for path in paths]
+
+
 def deepmind(model: Model, dtype: str, new_tokens: int, folder: str) -> tuple[Outcome, Any]:
     """Runs the Flax program; its parameters too, and the folder that its `save_parameters` writes."""
     import jax
     import jax.numpy as jnp
-    from recurrentgemma import jax as rg
     from recurrentgemma.jax import modules, utils
 
-    net = rg.Griffin(griffin_config(model), gradient_checkpointing=False)
-    tokens = jnp.asarray(tokens_of(model))[None]
-    positions = jnp.arange(model.length)[None]
-    abstract = jax.eval_shape(net.init, jax.random.key(0), tokens, positions)["params"]
-    flat = jax.tree_util.tree_leaves_with_path(abstract)
-    names = ["/".join(key.key for key in path) for path, _ in flat]
-    shapes = {name: leaf.shape for name, (_, leaf) in zip(names, flat, strict=True)}
-    param = jnp.bfloat16 if dtype == "rounded" else dtype
-    leaves = [jnp.asarray(draw(name, shape)).astype(param) for name, shape in shapes.items()]
-    leaves = [leaf.astype(jnp.float32) for leaf in leaves] if dtype == "rounded" else leaves
-    params = jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+    net, params = deepmind_net(model, dtype)
+    tokens, positions = jnp.asarray(tokens_of(model))[None], jnp.arange(model.length)[None]
+    names = _names(params)
+    shapes = {name: leaf.shape for name, leaf in zip(names, jax.tree.leaves(params), strict=True)}
     utils.save_parameters(folder, params)
 
     def forward(params):
@@ -221,7 +242,9 @@ def deepmind_torch(model: Model) -> tuple[dict[str, tuple[int, ...]], dict[str, 
 
     net = rg.Griffin(griffin_config(model), device="cpu", dtype=torch.float32)
     shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    net.load_state_dict({name: torch.from_numpy(draw(name, shape)) for name, shape in shapes.items()})
+    net.load_state_dict(
+        {name: torch.from_numpy(draw(name, shape, model.seed)) for name, shape in shapes.items()}
+    )
     tokens = torch.from_numpy(tokens_of(model)).long()[None]
     with torch.no_grad():
         logits, _ = net(tokens, torch.arange(model.length)[None])
