@@ -3,10 +3,13 @@
 A checkpoint is a folder named by its step, of three items: `model`, `progress` (all else of the training
 state) and `description`, a JSON object that says what the other two must hold. Orbax has no check of content:
 a flipped bit comes back as a wrong weight. So the description has the SHA-256 of every array, and of itself.
+Where several processes train, a fourth item, `parts`, has what all but the first one write (`parts.py`).
 """
 
 import hashlib
+import math
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,20 +24,22 @@ import orbax.checkpoint as ocp
 from griffin_eqx.config import Config, ModelConfig
 from griffin_eqx.errors import CheckpointError
 from griffin_eqx.processes import ALONE, Group
+from griffin_eqx.training import parts
 from griffin_eqx.training.differences import differences
 from griffin_eqx.training.global_arrays import owned
 from griffin_eqx.training.naming import Arrays, flatten, specs, unflatten
 from griffin_eqx.training.quiet import quiet_orbax
 from griffin_eqx.training.step import TrainState
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout described above. A newer program reads older ones.
 
 1: `standing` has the best and last bits a byte, whatever the task; digest over the fields in their order.
 2: `standing` has the best and last value of the task's metric; digest over the fields by name.
+3: several processes write a part each, and `parts` says who has what.
 """
 
-MODEL, PROGRESS, DESCRIPTION = "model", "progress", "description"
+MODEL, PROGRESS, PARTS, DESCRIPTION = "model", "progress", "parts", "description"
 
 
 class Leaf(msgspec.Struct, frozen=True):
@@ -70,6 +75,7 @@ class Description(msgspec.Struct, frozen=True):
       model: The model's configuration, its pattern resolved.
       standing: How far the run had come.
       leaves: Every array by name.
+      parts: Of the arrays that are in a part, which one.
       digest: SHA-256 of all of the above as JSON.
     """
 
@@ -78,6 +84,7 @@ class Description(msgspec.Struct, frozen=True):
     model: ModelConfig
     standing: Standing
     leaves: dict[str, Leaf]
+    parts: dict[str, int] = {}
     digest: str = ""
 
     def signed(self) -> "Description":
@@ -118,7 +125,7 @@ class _Description1(msgspec.Struct, frozen=True):
         """The same in today's format."""
         old = self.standing
         standing = Standing(old.skipped, old.best_step, old.best_bits_per_byte, old.last_bits_per_byte)
-        return Description(FORMAT, self.step, self.model, standing, self.leaves).signed()
+        return Description(FORMAT, self.step, self.model, standing, self.leaves, {}).signed()
 
 
 def _described(tree: dict[str, Any]) -> Description:
@@ -136,8 +143,8 @@ def _described(tree: dict[str, Any]) -> Description:
 class Checkpoints:
     """Writes the checkpoints of a run, and keeps the newest ones and, unless the run does without, the best.
 
-    Saving goes on in the background; leaving the `with` block waits for it. Of several processes the first one
-    writes, what it gathers from all: the fingerprints are of whole arrays, and one writer has nobody to wait for.
+    Saving goes on in the background; leaving the `with` block waits for it. Of several processes each writes some of
+    the arrays, whole ones that it gathers from all, and the first one makes a checkpoint of the parts.
 
     Args:
       directory: Where they are; it exists.
@@ -162,8 +169,10 @@ class Checkpoints:
             enable_async_checkpointing=False,
             multiprocessing_options=_only_this_process(),
         )
+        self._given_up = threading.Event()
         self._manager = None
         if group.is_first:
+            parts.clear(directory)
             with _explained("The folder of checkpoints cannot be used.", directory):
                 self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -173,6 +182,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exception: Any) -> None:
+        if exception[0] is not None and self._group.is_several:
+            self._given_up.set()  # nobody may be left to write what the thread waits for
         self._writer.shutdown()
         if self._manager is not None:
             self._manager.close()
@@ -192,33 +203,40 @@ class Checkpoints:
         Raises:
           CheckpointError: If this save or the one before failed.
         """
-        step, is_writer = int(state.step), self._group.is_first
+        step, group = int(state.step), self._group
         self.wait()
-        if not self._group.told(is_writer and step not in steps(self.directory)):
+        if not group.told(group.is_first and step not in steps(self.directory)):
             return
-        named = flatten(state, keep=is_writer)
-        if is_writer:
+        owner = _owners(state, group.count)
+        named = flatten(state, keep=lambda name: owner[name] == group.index)
+        if group.is_first:
             self._best = standing.best_step if config.train.keep_best else None
             self._saving = step
-            self._written = self._writer.submit(self._write, step, named, config, standing)
+            self._written = self._writer.submit(self._write, step, named, owner, config, standing)
+        else:
+            self._written = self._writer.submit(self._stage, step, named)
 
-    def _write(self, step: int, named: Arrays, config: Config, standing: Standing) -> None:
-        description = Description(FORMAT, step, config.model, standing, _leaves(named)).signed()
-        # Orbax refuses empty arrays, and there is nothing in them to lose.
-        full = {name: array for name, array in named.items() if array.size}
-        model = {name: array for name, array in full.items() if _item(name) == MODEL}
-        progress = {name: array for name, array in full.items() if _item(name) == PROGRESS}
+    def _stage(self, step: int, named: Arrays) -> None:
+        with _explained(_UNWRITTEN, self.directory / str(step), hint=_ROOM):
+            leaves = msgspec.to_builtins(_leaves(named))
+            parts.stage(self.directory, step, self._group.index, named, leaves)
+
+    def _write(
+        self, step: int, named: Arrays, owner: dict[str, int], config: Config, standing: Standing
+    ) -> None:
+        leaves = _leaves(named)
+        items: dict[str, Any] = {item: ocp.args.PyTreeSave(arrays) for item, arrays in _items(named).items()}
         assert self._manager is not None
         with _explained(_UNWRITTEN, self.directory / str(step), hint=_ROOM):
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    model=ocp.args.PyTreeSave(model),
-                    progress=ocp.args.PyTreeSave(progress),
-                    description=ocp.args.JsonSave(msgspec.to_builtins(description)),
-                ),
-                force=True,
-            )
+            if self._group.is_several:
+                there = parts.awaited(self.directory, step, self._group.count, self._given_up)
+                for part in there.values():
+                    leaves |= msgspec.convert(parts.leaves_of(part), dict[str, Leaf])
+                items[PARTS] = parts.TakeInArgs(there)
+            elsewhere = {name: index for name, index in owner.items() if index}
+            description = Description(FORMAT, step, config.model, standing, leaves, elsewhere).signed()
+            items[DESCRIPTION] = ocp.args.JsonSave(msgspec.to_builtins(description))
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def check(self) -> None:
         """Raises what went wrong in the background so far.
@@ -299,22 +317,30 @@ def read(directory: Path, step: int, template: Any, model: ModelConfig) -> Any:
     if changed := differences(description.model, model, prefix="model."):
         raise CheckpointError(_of_another_model(where, changed))
     wanted = specs(template)
-    parts = {_item(name) for name in wanted}
-    leaves = {name: leaf for name, leaf in description.leaves.items() if _item(name) in parts}
+    items = {_item(name) for name in wanted}
+    leaves = {name: leaf for name, leaf in description.leaves.items() if _item(name) in items}
     if changed := _mismatch(leaves, wanted):
         raise CheckpointError(_of_another_model(where, changed))
     named = {name: np.empty(spec.shape, spec.dtype) for name, spec in wanted.items() if 0 in spec.shape}
-    for part in sorted(parts):
-        with _explained(_DAMAGED, where / part, hint=_CURE):
-            named |= _read(
-                where / part, [name for name in wanted if _item(name) == part and name not in named]
-            )
+
+    def place(name: str) -> Path:
+        index = description.parts.get(name, 0)
+        return where / PARTS / str(index) if index else where / _item(name)
+
+    places: dict[Path, list[str]] = {}
+    for name in wanted.keys() - named.keys():
+        places.setdefault(place(name), []).append(name)
+    for folder, names in sorted(places.items()):
+        with _explained(_DAMAGED, folder, hint=_CURE):
+            if folder.parent.name == PARTS:
+                named |= parts.read(folder, {name: wanted[name] for name in names})
+            else:
+                named |= _read(folder, names)
     found = _leaves(named)
     for name, leaf in leaves.items():
         if found.get(name) != leaf:
             raise CheckpointError(
-                f"The checkpoint is damaged: {name} differs from its fingerprint.\n"
-                f"  {where / _item(name)}\n  {_CURE}"
+                f"The checkpoint is damaged: {name} differs from its fingerprint.\n  {place(name)}\n  {_CURE}"
             )
     return unflatten(template, named)
 
@@ -373,6 +399,24 @@ def _only_this_process() -> Any:
     return ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
     )
+
+
+def _owners(state: TrainState, count: int) -> dict[str, int]:
+    """Which process writes each array; the first one has some of every item."""
+    sizes = {name: math.prod(spec.shape) * spec.dtype.itemsize for name, spec in specs(state).items()}
+    found: dict[str, int] = {}
+    for item in (MODEL, PROGRESS):
+        found |= parts.owners({name: size for name, size in sizes.items() if _item(name) == item}, count)
+    return found
+
+
+def _items(named: Arrays) -> dict[str, Arrays]:
+    """Arrays by item, but for empty ones: Orbax refuses them, and there is nothing in them to lose."""
+    full = {name: array for name, array in named.items() if array.size}
+    return {
+        item: {name: array for name, array in full.items() if _item(name) == item}
+        for item in (MODEL, PROGRESS)
+    }
 
 
 def _leaves(named: Arrays) -> dict[str, Leaf]:

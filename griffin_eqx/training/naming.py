@@ -31,32 +31,32 @@ def leaf_names(tree: Any) -> list[tuple[str, ...]]:
     return [place.names for place in _places(tree)]
 
 
-def flatten(tree: Any, *, keep: bool = True) -> Arrays:
+def flatten(tree: Any, *, keep: Callable[[str], bool] = lambda name: True) -> Arrays:
     """Gives every array of a tree a name, stacked layers apart. The arrays are copies on the host.
 
     Arrays that lie over several processes are gathered, layer by layer, and all of the processes must ask.
 
     Args:
       tree: A `TrainState`, or a dictionary with a model: anything with one kind of `Stack` in it.
-      keep: Whether this process wants them; otherwise it takes part and gets none.
+      keep: Which of them this process wants, by name; it takes part in gathering the others.
 
     Returns:
       Arrays by name, such as `model.layers.3.temporal.into_lru.weight`.
     """
     named: Arrays = {}
     for leaf, place in zip(jax.tree.leaves(_arrays(tree)), _places(tree), strict=True):
-        for name, part in zip(place.names, _parts(leaf, place.axis, keep), strict=True):
-            if keep:
+        wanted = [keep(name) for name in place.names]
+        parts = _parts(leaf, place.axis) if any(wanted) or not is_here(leaf) else [None] * len(wanted)
+        for name, part, mine in zip(place.names, parts, wanted, strict=True):
+            if mine:
                 named[name] = part
     return named
 
 
-def _parts(leaf: Any, axis: int | None, keep: bool) -> Iterable[Any]:
+def _parts(leaf: Any, axis: int | None) -> Iterable[Any]:
     """The arrays that a leaf holds, on the host."""
     if not is_here(leaf):
         return [np.array(on_host(leaf))] if axis is None else rows_on_host(leaf, axis)
-    if not keep:
-        return [None] * (1 if axis is None else leaf.shape[axis])
     # A copy, and no view: the step that comes next is given the buffer to write into.
     host = np.array(leaf)
     return [host] if axis is None else np.moveaxis(host, axis, 0)

@@ -2,11 +2,12 @@
 
     joined_run.py CONFIG RUN_DIR MESH COORDINATOR COUNT INDEX [SECONDS_A_STEP] [DIE_AT_SAVE]
 
-With DIE_AT_SAVE the process kills itself in the middle of saving that step: process 0 when all is written and not yet
-renamed, another one when process 0 has begun to write.
+With DIE_AT_SAVE the process kills itself in the middle of saving that step, when all that it writes is written and not
+yet renamed: of process 0 the checkpoint, of another one its part.
 """
 
 import os
+import re
 import signal
 import sys
 import time
@@ -18,21 +19,14 @@ from griffin_eqx.sharding import virtual_devices
 
 
 def die_at_save(step):
-    from griffin_eqx.training.checkpoints import Checkpoints
-
-    rename, save = os.rename, Checkpoints.save
+    rename = os.rename
 
     def dies_renaming(source, *rest, **options):
-        if os.path.basename(source).startswith(f"{step}."):
+        if re.match(rf"{step}(-\d+)?\.", os.path.basename(source)):
             os.kill(os.getpid(), signal.SIGKILL)
         rename(source, *rest, **options)
 
-    def dies_saving(self, state, config, standing):
-        save(self, state, config, standing)
-        if int(state.step) == step and not self._group.is_first:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    os.rename, Checkpoints.save = dies_renaming, dies_saving
+    os.rename = dies_renaming
 
 
 def main(config, run_dir, mesh, coordinator, count, index, pause="0", death="0"):
