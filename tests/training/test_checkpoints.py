@@ -149,6 +149,16 @@ def test_a_checkpoint_of_format_1_is_read(tmp_path, saved, config, template, sta
         checkpoints.describe(tmp_path, 7)
 
 
+def test_a_checkpoint_of_format_2_is_read(tmp_path, saved, config, template, state):
+    shutil.copytree(saved / "7", tmp_path / "7")
+    path = tmp_path / "7" / "description" / "metadata"
+    tree = json.loads(path.read_text()) | {"format": 2, "digest": ""}
+    assert tree.pop("parts") == {}
+    signed = json.dumps(tree, separators=(",", ":"), sort_keys=True)
+    path.write_text(json.dumps(tree | {"digest": hashlib.sha256(signed.encode()).hexdigest()}))
+    assert equal(checkpoints.restore(tmp_path, 7, template, config.model), state)
+
+
 def test_a_missing_step_names_those_that_are_there(saved):
     with pytest.raises(CheckpointError, match=r"no checkpoint of step 8.\n.*\n  There are: 7"):
         checkpoints.describe(saved, 8)
