@@ -3,9 +3,9 @@
 Blocks act on one sequence and batches are `jax.vmap`. Left to themselves, the products that come out of that
 contract over two axes at once, or have a batch axis in the middle, and XLA on CPU transposes its largest
 operands first: in a train step of Griffin-100M that took almost half of the time. Lowered for CPU, these
-products fold all leading axes into one and take the diagonal blocks in turn, so that each is one of two plain
-matrices. Elsewhere, and over a mesh, the axes stay as they are: for the partitioner, which could split neither rows of
-two axes in one nor blocks that come one after the other.
+products fold all leading axes into one, and x is cut into its diagonal blocks first, so that each is one of two plain
+matrices or of a batch of them. Elsewhere, and over a mesh, the axes stay as they are: for the partitioner, which could
+not split rows of two axes in one.
 """
 
 import functools
@@ -30,9 +30,6 @@ _narrow_matmul = Primitive("narrow_matmul")
 
 DENSE_PRODUCT = _matmul
 """For `jax.checkpoint` policies that save products. Block-diagonal ones cost little to run again."""
-
-_FEW_ROWS = 32
-"""Up to so many rows, as in decoding, a loop over the diagonal blocks costs more than their products."""
 
 _WIDENED = 2**20
 """Entries of 8 bits that are widened at once."""
@@ -128,15 +125,12 @@ def _folded_outer(x, y):
 
 
 def _folded_block_matmul(x, weight, *, blocks):
-    if math.prod(x.shape[:-1]) <= _FEW_ROWS:
-        y = lax.dot_general(_turns(x, blocks), weight, (((2,), (1,)), ((0,), (0,))))
-    else:
-        y = lax.map(lambda block: _plain_matmul(*block), (_turns(x, blocks), weight))
+    y = lax.dot_general(_turns(x, blocks), weight, (((2,), (1,)), ((0,), (0,))))
     return _join(jnp.moveaxis(y, 0, 1)).reshape(*x.shape[:-1], blocks * weight.shape[2])
 
 
 def _folded_block_outer(x, y, *, blocks):
-    return lax.map(lambda block: _plain_outer(*block), (_turns(x, blocks), _turns(y, blocks)))
+    return _plain_block_outer(_fold(x), _fold(y), blocks=blocks)
 
 
 def _wide(x):
