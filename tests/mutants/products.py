@@ -59,8 +59,8 @@ MUTANTS = (
     _rows(
         name="block-gradient-of-a-batch",
         law="transforms",
-        old="(_turns(x, blocks), _turns(y, blocks)))",
-        new="(_turns(x, blocks), _turns(y[:1] + 0 * y, blocks)))",
+        old="_plain_block_outer(_fold(x), _fold(y), blocks=blocks)",
+        new="_plain_block_outer(_fold(x), _fold(y[:1] + 0 * y), blocks=blocks)",
         traps=(34,),
         why="the gradient of the gates' blocks takes the first sequence for all; one sequence is right",
     ),
