@@ -26,7 +26,7 @@ eval-test:
 	$(VENV)-eval/bin/pip install --quiet -c constraints.txt -e '.[test,eval]'
 	$(VENV)-eval/bin/pytest -m lm_eval tests/evaluation
 
-# Runs beside Hugging Face's and DeepMind's own programs, in an environment of its own (half an hour or more). Their versions do
+# Runs beside Hugging Face's and DeepMind's own programs, in an environment of its own (a quarter of an hour or more). Their versions do
 # not fit together by their own word, hence --no-deps; torch comes first with what it needs, because on Linux its usual
 # build imports nothing without CUDA's libraries (2.7 GB in all). A build for CPU alone, 0.2 GB, does as well: say where it is,
 # as in `make parity TORCH=torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl`.
