@@ -11,7 +11,7 @@ import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax
 import msgspec
@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from griffin_eqx.errors import CheckpointError
+from griffin_eqx.training.run_directory import replace_file
 
 STAGED = ".parts"
 _ARRAYS, _LEAVES = "arrays.npz", "leaves.json"
@@ -31,6 +32,9 @@ def owners(sizes: Mapping[str, int], count: int) -> dict[str, int]:
     Args:
       sizes: Bytes of every array by name.
       count: Number of processes.
+
+    Returns:
+      The index of a process for each name; the same in all processes.
     """
     found, loads = {}, [0] * count
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
@@ -56,24 +60,21 @@ def stage(
       index: Of the process.
       arrays: By name.
       leaves: What the description is to say of each, as JSON.
+
+    Raises:
+      OSError: If it cannot be written.
     """
     path = directory / STAGED / f"{step}-{index}"
     unfinished = path.with_name(f"{path.name}.unfinished")
     unfinished.mkdir(parents=True)
-    with open(unfinished / _LEAVES, "wb") as file:
-        file.write(msgspec.json.encode(leaves))
-        _settle(file)
+    replace_file(unfinished / _LEAVES, msgspec.json.encode(leaves))
     with open(unfinished / _ARRAYS, "wb") as file:
         # Bytes, for NumPy's format knows no bfloat16.
         raw = {name: np.ascontiguousarray(array).reshape(-1).view(np.uint8) for name, array in arrays.items()}
         np.savez(file, **raw)  # pyright: ignore[reportArgumentType]
-        _settle(file)
+        file.flush()
+        os.fsync(file.fileno())
     os.rename(unfinished, path)
-
-
-def _settle(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def awaited(directory: Path, step: int, count: int, given_up: threading.Event) -> dict[str, Path]:

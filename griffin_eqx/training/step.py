@@ -16,6 +16,7 @@ from griffin_eqx.nn import Policy
 from griffin_eqx.training.freezing import apart, split
 from griffin_eqx.training.objective import TokenBatch, batch_nll, init_batch_cache, keep_rows
 from griffin_eqx.training.optimizer import make_optimizer
+from griffin_eqx.training.transforms import kept
 
 
 class TrainState(eqx.Module):
@@ -166,16 +167,12 @@ def make_step(config: Config, *, lay: Callable[[TrainState], TrainState] = lambd
         )
         new_parameters = optax.apply_updates(parameters, updates)
 
-        # A select of scalars inside of the update's own loops: costs no pass over memory.
-        def guard(new, old):
-            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
-
         if cache is not None:
             # A carried state that is not finite would spoil all batches to come.
             fresh = init_batch_cache(model, continues.shape[0], config.data.carry_max_seq_len)
-            cache = guard(cache, fresh)
+            cache = kept(finite, cache, fresh)
         new_state = TrainState(
-            model=eqx.combine(guard(new_parameters, parameters), rest),
+            model=eqx.combine(kept(finite, new_parameters, parameters), rest),
             optimizer=new_optimizer,
             step=state.step + 1,
             skipped=jnp.where(finite, 0, state.skipped + 1),

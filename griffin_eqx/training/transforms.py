@@ -28,15 +28,15 @@ def scale_by_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTrans
     """`optax.scale_by_adam`, its state too; the updates come from the moments as they are stored."""
 
     def update(updates: Any, state: Any, params: Any = None, *, finite: Any = True, **_: Any):
-        mu = _kept(finite, optax.tree.update_moment(updates, state.mu, beta1, 1), state.mu)
-        nu = _kept(finite, optax.tree.update_moment_per_elem_norm(updates, state.nu, beta2, 2), state.nu)
+        mu = kept(finite, optax.tree.update_moment(updates, state.mu, beta1, 1), state.mu)
+        nu = kept(finite, optax.tree.update_moment_per_elem_norm(updates, state.nu, beta2, 2), state.nu)
         count = optax.safe_increment(state.count)
         unbiased = (
             optax.tree.bias_correction(mu, beta1, count),
             optax.tree.bias_correction(nu, beta2, count),
         )
         scaled = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), *unbiased)
-        return scaled, optax.ScaleByAdamState(_kept(finite, count, state.count), mu, nu)
+        return scaled, optax.ScaleByAdamState(kept(finite, count, state.count), mu, nu)
 
     return optax.GradientTransformationExtraArgs(optax.scale_by_adam(beta1, beta2, eps).init, update)
 
@@ -47,10 +47,14 @@ def skipping(inner: optax.GradientTransformation) -> optax.GradientTransformatio
 
     def update(updates: Any, state: Any, params: Any = None, *, finite: Any = True, **extra: Any):
         updates, new = inner.update(updates, state, params, **extra)
-        return updates, _kept(finite, new, state)
+        return updates, kept(finite, new, state)
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
-def _kept(finite: Any, new: Any, old: Any) -> Any:
+def kept(finite: Any, new: Any, old: Any) -> Any:
+    """The new tree where `finite`, a boolean scalar, is true, and the old one where not.
+
+    A select of scalars inside of the update's own loops: it costs no pass over memory.
+    """
     return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)

@@ -219,7 +219,7 @@ def test_two_processes_hand_over_to_four(config, tmp_path):
     many = Processes(4, config, path, "data=2,model=2", deaths={3: 8})
     codes = [code for code, _, _ in many.ended()]
     assert codes == [6, 6, 6, -signal.SIGKILL]
-    assert before[0] <= leaves(path)[0] < 8
+    assert leaves(path)[0] == max(before[0], 6)  # a process saves step 8 once 6 is whole
     for code, _, err in Processes(4, config, path, "data=2,model=2").ended():
         assert (code, err) == (0, "")
     assert train(config, run_dir=copy, quiet=True, mesh=MeshShape(data=2, model=2)).finished
